@@ -1,0 +1,180 @@
+"""The one exception tree.
+
+Each class carries a ``code`` (machine-readable, stable), an HTTP ``status`` and a process
+``exit_code``; the backend and the command line translate by these and nothing else.
+
+::
+
+    NeuralCondenseError
+    ├── ConfigError                 a flag, file or environment value is wrong        exit 2
+    │   ├── CheckpointError         a checkpoint is missing, damaged or does not fit  exit 2
+    │   └── UnknownNameError        no such condenser, tier, ... (did you mean?)      exit 2
+    ├── TargetModelError            the target model cannot be loaded or fetched      exit 3
+    ├── RequestError                the request is at fault                           422
+    │   ├── MalformedJsonError      the body is not JSON                              400
+    │   ├── UnknownModelError       another target model than the one served          404
+    │   ├── NotAcceptableError      no offered format fits Accept                     406
+    │   ├── PayloadTooLargeError    the body exceeds the byte cap                     413
+    │   ├── ContextTooLongError     the context exceeds the token limit               413
+    │   └── UnsupportedMediaError   the body is not application/json                  415
+    ├── OverloadedError             the queue is full; retry later                    429
+    ├── UnavailableError            loading, draining or no worker left               503
+    ├── DeadlineError               the deadline passed                               504
+    ├── BackendError                a backend answered wrongly or not at all          502, exit 3
+    └── CodecError                  bytes from outside that are not what they claim   422
+"""
+
+from __future__ import annotations
+
+
+class NeuralCondenseError(Exception):
+    """Base of all errors that are raised on purpose.
+
+    Parameters
+    ----------
+    message : what happened and what to do, fit for a user; never holds context text
+    detail : optional JSON-ready facts (limits, names)
+    """
+
+    code = "internal"
+    status = 500
+    exit_code = 1
+
+    def __init__(self, message: str, detail: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail or {}
+
+    def body(self) -> dict[str, object]:
+        """Return the HTTP error body, ``{"error": {"code", "message", "detail"}}``."""
+        return {"error": {"code": self.code, "message": self.message, "detail": self.detail}}
+
+
+class ConfigError(NeuralCondenseError):
+    """A flag, file or environment value is wrong."""
+
+    code = "config"
+    exit_code = 2
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint is missing, damaged or does not fit the target model."""
+
+    code = "checkpoint"
+
+
+class UnknownNameError(ConfigError):
+    """A name that no registry knows; the message suggests the nearest."""
+
+    code = "unknown_name"
+
+
+class TargetModelError(NeuralCondenseError):
+    """The target model cannot be loaded or fetched."""
+
+    code = "target_model"
+    exit_code = 3
+
+
+class RequestError(NeuralCondenseError):
+    """The request is at fault: a field is missing, of the wrong type or out of range."""
+
+    code = "invalid_request"
+    status = 422
+    exit_code = 2
+
+
+class MalformedJsonError(RequestError):
+    """The body is not JSON."""
+
+    code = "not_json"
+    status = 400
+
+
+class UnknownModelError(RequestError):
+    """Another target model than the one served was asked for."""
+
+    code = "unknown_model"
+    status = 404
+
+
+class NotAcceptableError(RequestError):
+    """No offered format fits the ``Accept`` header."""
+
+    code = "not_acceptable"
+    status = 406
+
+
+class PayloadTooLargeError(RequestError):
+    """The body exceeds the byte cap."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class ContextTooLongError(RequestError):
+    """The context exceeds the token limit; nothing is truncated silently."""
+
+    code = "context_too_long"
+    status = 413
+
+
+class UnsupportedMediaError(RequestError):
+    """The body is not ``application/json``."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class RetryableError(NeuralCondenseError):
+    """The same request may succeed later; answered with ``Retry-After``."""
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        detail: dict[str, object] | None = None,
+        *,
+        retry_after_s: float = 1.0,
+    ) -> None:
+        super().__init__(message, detail)
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(RetryableError):
+    """The queue is full or the predicted wait passes the deadline."""
+
+    code = "overloaded"
+    status = 429
+
+
+class UnavailableError(RetryableError):
+    """The service is loading, draining or has no worker left."""
+
+    code = "unavailable"
+    status = 503
+
+
+class DeadlineError(NeuralCondenseError):
+    """The deadline passed before the answer was ready."""
+
+    code = "deadline"
+    status = 504
+    exit_code = 3
+
+
+class BackendError(NeuralCondenseError):
+    """A backend answered wrongly or could not be reached."""
+
+    code = "backend"
+    status = 502
+    exit_code = 3
+
+
+class CodecError(NeuralCondenseError):
+    """Bytes from outside are not what they claim to be."""
+
+    code = "malformed"
+    status = 422
+    exit_code = 2
