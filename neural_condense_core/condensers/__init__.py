@@ -1,0 +1,1 @@
+"""Condensers: one file per method behind one contract."""

@@ -1,0 +1,148 @@
+"""Trained condensers on disk: find, read, write.
+
+A checkpoint is a folder with ``condenser.safetensors`` (weights), ``config.json`` (method, target
+model, shapes, figures) and ``README.md`` (the model card). Those that ship lie in
+``neural_condense_core/checkpoints/NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neural_condense_core.condensers.base import Condenser, LoadOptions
+from neural_condense_core.condensers.registry import METHODS
+from neural_condense_core.errors import CheckpointError, UnknownNameError
+from neural_condense_core.registry import suggest
+
+SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
+WEIGHTS_FILE = "condenser.safetensors"
+CONFIG_FILE = "config.json"
+DEFAULT_CHECKPOINTS = {"pooled": "pooled-fast", "icae": "icae"}
+"""Which shipped checkpoint a trained method's bare name means."""
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """``config.json`` of a checkpoint.
+
+    Parameters
+    ----------
+    name : what users type
+    method : registry name of the condenser class
+    target_model : model whose ``inputs_embeds`` it makes
+    hidden_size : width of a condensed token
+    ratios : compression ratios it was trained for
+    config : the method's own settings, as its class reads them
+    licence : of the weights
+    measured : figures from the evaluation, with the command that repeats them
+    """
+
+    name: str
+    method: str
+    target_model: str
+    hidden_size: int
+    ratios: tuple[int, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    measured: dict[str, Any] = field(default_factory=dict)
+
+
+def read_config(folder: Path) -> CheckpointConfig:
+    """Read ``config.json`` of a checkpoint folder.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, too large, no JSON or lacks a field.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG_FILE}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw.pop("schema", None)
+        return CheckpointConfig(**{**raw, "ratios": tuple(raw["ratios"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint's config: {error}") from error
+
+
+def write_config(folder: Path, config: CheckpointConfig) -> None:
+    """Write ``config.json`` into an existing folder."""
+    payload = {"schema": 1, **config.__dict__, "ratios": list(config.ratios)}
+    (folder / CONFIG_FILE).write_text(json.dumps(payload, indent=2) + "\n", encoding="utf-8")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the checkpoints that ship, sorted."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}"))
+
+
+def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
+    """Return the class and the checkpoint folder (or None) that a name means.
+
+    Raises
+    ------
+    UnknownNameError
+        Neither a checkpoint, a method, a folder nor ``module:Class``.
+    CheckpointError
+        The method needs trained weights and none ship, or the folder is no checkpoint.
+    """
+    name = DEFAULT_CHECKPOINTS.get(spec, spec)
+    if name in shipped_names():
+        folder = SHIPPED / name
+        return METHODS.get(read_config(folder).method), folder
+    if spec in DEFAULT_CHECKPOINTS:
+        raise CheckpointError(
+            f"no trained weights of {spec!r} ship with this installation; "
+            f"train some with 'condense train runs/{name}.toml' and give their folder"
+        )
+    if spec in METHODS.targets():
+        return METHODS.get(spec), None
+    if Path(spec).is_dir():
+        return METHODS.get(read_config(Path(spec)).method), Path(spec)
+    if ":" in spec:
+        return METHODS.get(spec), None
+    known = sorted({*shipped_names(), *METHODS.names()})
+    raise UnknownNameError(
+        f"unknown condenser {spec!r}.{suggest(spec, known)} Known: {', '.join(known)}; "
+        "or the path of a checkpoint folder, or module:Class"
+    )
+
+
+def load_condenser(
+    spec: str, target_model: str | None = None, *, device: str = "cpu", dtype: str = "auto"
+) -> Condenser:
+    """Load a condenser by any name that ``resolve`` takes.
+
+    Parameters
+    ----------
+    spec : checkpoint, method, folder or ``module:Class``
+    target_model : the model to condense for; None = the checkpoint's own, else the embedded one
+    device : torch device
+    dtype : ``"auto"``, ``"float32"`` or ``"bfloat16"``
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint was trained for another target model.
+    """
+    cls, folder = resolve(spec)
+    own = read_config(folder).target_model if folder else DEFAULT_TARGET_MODEL
+    target = target_model or own
+    if folder and target != own:
+        raise CheckpointError(
+            f"checkpoint {spec!r} makes condensed tokens for {own!r}, not for {target!r}"
+        )
+    condenser = cls.load(LoadOptions(target, folder, device, dtype))
+    condenser.name = folder.name if folder else spec
+    return condenser
+
+
+DEFAULT_TARGET_MODEL = "smollm2-135m-instruct"

@@ -1,0 +1,1 @@
+"""Target models: the frozen LLMs that read text and condensed tokens."""

@@ -1,0 +1,132 @@
+"""The contract of a target model: ``loglikelihood`` and ``generate`` over prompts of mixed parts.
+
+Design decisions
+
+* A prompt is a sequence of segments, token ids or embeddings in any order, so condensed tokens may
+  stand anywhere in a chat.
+* The prefix of one context is computed once (``prefill``) and shared by many questions.
+* No torch in this module: engines that are HTTP servers implement the same contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from neural_condense_core.tokens import CondensedTokens, FloatArray
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """A stretch of text, as token ids of the target model."""
+
+    ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Embeds:
+    """A stretch of input embeddings.
+
+    Parameters
+    ----------
+    embeds : (n, hidden_size), what ``inputs_embeds`` of the target model takes
+    positions : (n,) or None; explicit position of each row, counted from the segment's start
+    span : how many positions the segment takes up; n without explicit positions
+    """
+
+    embeds: FloatArray
+    positions: npt.NDArray[np.int64] | None = None
+    span: int | None = None
+
+    def __len__(self) -> int:
+        return int(self.embeds.shape[0])
+
+
+Segment = TokenIds | Embeds
+Prompt = tuple[Segment, ...]
+
+
+def as_segment(tokens: CondensedTokens, *, explicit_positions: bool = False) -> Embeds:
+    """Return condensed tokens as a prompt segment.
+
+    Parameters
+    ----------
+    tokens : the condensed tokens
+    explicit_positions : place each at its centre in the context, so that the text behind them
+        stands where it would behind the full context; needs ``tokens.positions``
+    """
+    if explicit_positions and tokens.positions is not None:
+        return Embeds(tokens.embeds, tokens.positions, tokens.n_context_tokens)
+    return Embeds(tokens.embeds)
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """Teacher-forced likelihood of one target.
+
+    Parameters
+    ----------
+    logprobs : (n_target,) float32, nats
+    top1 : (n_target,) bool, whether the token was the most likely one
+    """
+
+    logprobs: npt.NDArray[np.float32]
+    top1: npt.NDArray[np.bool_]
+
+    @property
+    def loss(self) -> float:
+        """Summed negative log-likelihood, nats."""
+        return float(-self.logprobs.sum())
+
+
+class Prefix(Protocol):
+    """A prompt whose keys and values are computed; belongs to the model that made it."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of rows in the cache."""
+
+
+class TargetLLM(Protocol):
+    """A frozen LLM that reads text and condensed tokens."""
+
+    name: str
+    hidden_size: int
+    max_positions: int
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return token ids, without special tokens of its own adding."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+
+    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+        """Return the chat template's text for messages, up to where the assistant speaks."""
+
+    def prefill(self, prompt: Prompt) -> Prefix:
+        """Compute a prompt once, for use by many calls."""
+
+    def loglikelihood(
+        self,
+        prompts: Sequence[Prompt],
+        targets: Sequence[Sequence[int]],
+        *,
+        prefix: Prefix | None = None,
+    ) -> list[Likelihood]:
+        """Score target token ids, each behind its prompt (itself behind a shared prefix)."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        *,
+        prefix: Prefix | None = None,
+    ) -> list[str]:
+        """Answer each prompt greedily; ends at the model's end-of-turn token."""

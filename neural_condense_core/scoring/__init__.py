@@ -1,0 +1,1 @@
+"""Judging condensed tokens."""
