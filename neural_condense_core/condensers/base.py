@@ -14,6 +14,7 @@ Design decisions
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,21 @@ class LoadOptions:
     checkpoint: Path | None = None
     device: str = "cpu"
     dtype: str = "auto"
+
+
+def check_contexts(contexts: Sequence[Sequence[int]]) -> None:
+    """Refuse a batch that no condenser can condense; every ``condense`` begins with it.
+
+    Raises
+    ------
+    RequestError
+        There is no context, or one of them holds no token.
+    """
+    if not len(contexts):
+        raise RequestError("there is no context to condense")
+    for row, ids in enumerate(contexts):
+        if not len(ids):
+            raise RequestError("the context holds no token; give some text", {"row": row})
 
 
 class Condenser(ABC):
@@ -77,6 +93,14 @@ class Condenser(ABC):
     def tokenize(self, context: str) -> list[int]:
         """Return the token ids of a context; no chat template, no padding."""
 
+    def tokenizer_json(self) -> str | None:
+        """Return the tokenizer as JSON of the ``tokenizers`` library, or None.
+
+        A process without the model can then tokenize as ``tokenize`` does: that JSON's tokenizer,
+        with no special tokens added, gives the same ids.
+        """
+        return None
+
     @abstractmethod
     def condense(
         self,
@@ -103,6 +127,22 @@ class Condenser(ABC):
         """Return how many condensed tokens a context of that many tokens becomes."""
         return n_condensed_for(n_context_tokens, ratio)
 
+    def check_ratio(self, ratio: float) -> None:
+        """Refuse a ratio that is not offered.
+
+        Raises
+        ------
+        RequestError
+            ``ratio`` is none of ``ratios``; without such a list, it is below 1 or not finite.
+        """
+        if self.ratios is None:
+            if not 1 <= ratio < math.inf:
+                raise RequestError(f"ratio must be at least 1, got {ratio:g}")
+        elif ratio not in self.ratios:
+            raise RequestError(
+                f"ratio {ratio:g} is not offered by {self.name}", {"ratios": list(self.ratios)}
+            )
+
     def fit_ratio(
         self, n_context_tokens: int, ratio: float, max_condensed_tokens: int | None
     ) -> float:
@@ -111,20 +151,14 @@ class Condenser(ABC):
         Raises
         ------
         RequestError
-            ``ratio`` is not offered, or no offered ratio is high enough.
+            No offered ratio is high enough, or ``ratio`` is not offered.
         """
+        self.check_ratio(ratio)
         if self.ratios is None:
-            if ratio < 1:
-                raise RequestError(f"ratio must be at least 1, got {ratio:g}")
             offered = [ratio]
             if max_condensed_tokens:
-                offered.append(max(ratio, n_context_tokens / max_condensed_tokens))
+                offered.append(max(ratio, _ratio_within(n_context_tokens, max_condensed_tokens)))
         else:
-            if ratio not in self.ratios:
-                raise RequestError(
-                    f"ratio {ratio:g} is not offered by {self.name}",
-                    {"ratios": list(self.ratios)},
-                )
             offered = [float(offer) for offer in self.ratios if offer >= ratio]
         if max_condensed_tokens is None:
             return offered[0]
@@ -136,6 +170,14 @@ class Condenser(ABC):
             f" at {self.name}'s highest ratio; shorten the context",
             {"n_context_tokens": n_context_tokens, "max_condensed_tokens": max_condensed_tokens},
         )
+
+
+def _ratio_within(n_context_tokens: int, max_condensed_tokens: int) -> float:
+    ratio = n_context_tokens / max_condensed_tokens
+    # 15 / (15 / 13) is a little more than 13, and the ceiling of that is 14
+    while n_condensed_for(n_context_tokens, ratio) > max_condensed_tokens:
+        ratio = math.nextafter(ratio, math.inf)
+    return ratio
 
 
 class BudgetedCondenser(Condenser):
@@ -162,5 +204,6 @@ class BudgetedCondenser(Condenser):
         queries: Sequence[str] | None = None,
     ) -> list[CondensedTokens]:
         """Condense each context to ``n_condensed_tokens(len(context), ratio)``."""
+        self.check_ratio(ratio)
         budgets = [self.n_condensed_tokens(len(ids), ratio) for ids in contexts]
         return self.condense_to(contexts, budgets, queries=queries)

@@ -53,6 +53,19 @@ Segment = TokenIds | Embeds
 Prompt = tuple[Segment, ...]
 
 
+def token_ids(segment: Segment) -> tuple[int, ...]:
+    """Return the ids of a segment of text.
+
+    Raises
+    ------
+    TypeError
+        The segment holds embeddings.
+    """
+    if isinstance(segment, TokenIds):
+        return segment.ids
+    raise TypeError("a segment of embeddings has no token ids")
+
+
 def as_segment(tokens: CondensedTokens, *, explicit_positions: bool = False) -> Embeds:
     """Return condensed tokens as a prompt segment.
 

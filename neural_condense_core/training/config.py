@@ -1,0 +1,107 @@
+"""A training recipe: one TOML file under ``runs/``, parsed once, frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neural_condense_core.errors import ConfigError
+from neural_condense_core.registry import suggest
+
+OBJECTIVES = ("continuation", "reconstruction", "answer")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what comes out, apart from the data files.
+
+    Parameters
+    ----------
+    name : of the checkpoint
+    method : a trainable condenser, ``"pooled"`` or ``"icae"``
+    target_model : the frozen model that reads the condensed tokens
+    licence : of the trained weights
+    condenser : the method's own settings
+    seed : of initialisation and of all sampling
+    steps : optimiser steps
+    batch : contexts a step
+    ratios : compression ratio -> how often, relative
+    objectives : objective -> how often, relative
+    kl_weight : weight of KL(teacher with the full text || student) on continuation and answers
+    ce_weight : weight of cross-entropy on the same
+    lr_adapter, lr_head : peak learning rates of the LoRA adapters and of everything else
+    warmup : steps of linear warm-up
+    final_lr : share of the peak that the cosine schedule ends at
+    weight_decay, clip : of AdamW; gradient norm
+    statistics_stretches : how many stretches of prose to count tokens in before the first step
+    source_weights : part of a prose ``source`` -> how much likelier its text is drawn
+    """
+
+    name: str
+    method: str
+    target_model: str = "smollm2-135m-instruct"
+    licence: str = "Apache-2.0"
+    condenser: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    steps: int = 500
+    batch: int = 8
+    ratios: dict[int, float] = field(default_factory=lambda: {4: 1.0})
+    objectives: dict[str, float] = field(
+        default_factory=lambda: {"continuation": 0.5, "reconstruction": 0.5}
+    )
+    kl_weight: float = 1.0
+    ce_weight: float = 0.2
+    lr_adapter: float = 5e-4
+    lr_head: float = 1e-3
+    warmup: int = 20
+    final_lr: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    statistics_stretches: int = 2000
+    source_weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises
+        ------
+        ConfigError
+            An objective is unknown, or a number is out of range.
+        """
+        for name in self.objectives:
+            if name not in OBJECTIVES:
+                raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
+        if self.steps < 1 or self.batch < 1:
+            raise ConfigError("steps and batch must be at least 1")
+        for what, weights in (("ratios", self.ratios), ("objectives", self.objectives)):
+            if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+                raise ConfigError(f"{what} needs weights of at least 0 that do not all vanish")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, no TOML, or holds an unknown or missing setting.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    known = [f.name for f in dataclasses.fields(Recipe)]
+    for key in raw:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown setting {key!r}.{suggest(key, known)}")
+    try:
+        if "ratios" in raw:
+            raw["ratios"] = {int(ratio): float(w) for ratio, w in raw["ratios"].items()}
+        return Recipe(**raw)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path}: {error}") from error

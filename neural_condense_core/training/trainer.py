@@ -1,0 +1,246 @@
+"""The training loop, on one page.
+
+Design decisions
+
+* A step is a function of (recipe, seed, step): its ratio, objective and texts are drawn from a
+  generator seeded by the step's number, so a resumed run goes on exactly as the first would have.
+* State is safetensors and JSON, replaced atomically; nothing is pickled.
+* The schedule follows steps, never the clock. ``minutes`` only ends a run early.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from neural_condense_core.condensers.base import LoadOptions
+from neural_condense_core.condensers.registry import METHODS
+from neural_condense_core.condensers.trainable import TrainableCondenser
+from neural_condense_core.errors import CheckpointError, ConfigError
+from neural_condense_core.llm.hf import load_target
+from neural_condense_core.training.config import Recipe
+from neural_condense_core.training.data import Prose, Questions
+from neural_condense_core.training.objectives import (
+    CONTEXT_TOKENS,
+    BatchMaker,
+    Reader,
+    batch_loss,
+)
+
+LR_GROUPS = ("adapter", "head")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One line of the training log; ``ce`` is the cross-entropy, nats per target token."""
+
+    step: int
+    objective: str
+    ratio: int
+    ce: float
+    loss: float
+    seconds: float
+
+
+class Trainer:
+    """Trains one condenser by one recipe.
+
+    Parameters
+    ----------
+    recipe : what to train and how
+    prose, qa : Parquet files; each is needed if an objective reads it
+    out : folder for the state, the log and the checkpoint
+    device, dtype : where and in what the target runs
+
+    Raises
+    ------
+    ConfigError
+        An objective lacks its data file, or the method cannot be trained.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        prose: Path | None,
+        qa: Path | None,
+        out: Path,
+        device: str = "cpu",
+        dtype: str = "auto",
+    ) -> None:
+        wanted = {name for name, weight in recipe.objectives.items() if weight > 0}
+        if prose is None and wanted & {"continuation", "reconstruction"}:
+            raise ConfigError("continuation and reconstruction need prose: give --prose FILE")
+        if qa is None and "answer" in wanted:
+            raise ConfigError("the answer objective needs questions: give --qa FILE")
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.out = out
+        self.step = 0
+        self.target = load_target(recipe.target_model, device, dtype)
+        self.condenser = _untrained(recipe, device, dtype)
+        texts = Prose(prose, self.target, recipe.source_weights) if prose else None
+        questions = Questions(qa, self.target, max_answer_tokens=16) if qa else None
+        self.batches = BatchMaker(self.target, texts, questions)
+        self.reader = Reader(self.target)
+        self.optimizer = self._make_optimizer()
+        if texts is not None:
+            rng = random.Random(f"{recipe.seed}:statistics")  # noqa: S311 - sampling, no secret
+            self.condenser.fit_statistics([
+                texts.draw(rng, CONTEXT_TOKENS) for _ in range(STATISTICS_STRETCHES)
+            ])
+
+    def train(self, minutes: float | None, report: Callable[[StepReport], None]) -> None:
+        """Run to the recipe's last step, or until the minutes are over; then save the state."""
+        self.condenser.module.train()
+        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        try:
+            while self.step < self.recipe.steps and time.monotonic() < deadline:
+                report(self._train_step())
+        finally:
+            self.condenser.module.eval()
+            self.save_state()
+
+    def _train_step(self) -> StepReport:
+        started = time.monotonic()
+        rng = random.Random(f"{self.recipe.seed}:{self.step}")  # noqa: S311 - sampling, no secret
+        ratio = _choose(rng, self.recipe.ratios)
+        objective = _choose(rng, self.recipe.objectives)
+        batch = self.batches.draw(objective, rng, self.recipe.batch)
+        has_teacher = objective != "reconstruction" and self.recipe.kl_weight > 0
+        teacher = self.reader.teacher_logprobs(batch) if has_teacher else None
+        ids = batch.context_ids.to(self.target.device)
+        n_context = torch.full((len(ids),), ids.shape[1], device=ids.device)
+        with self.condenser.autocast():
+            embeds, _ = self.condenser.module(ids, n_context, ratio)
+        logits = self.reader.logits(embeds, batch)
+        loss, ce = batch_loss(logits, batch, teacher, self.recipe.ce_weight, self.recipe.kl_weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * self._lr_factor()
+            torch.nn.utils.clip_grad_norm_(group["params"], self.recipe.clip)
+        self.optimizer.step()
+        self.step += 1
+        seconds = time.monotonic() - started
+        return StepReport(self.step, objective, ratio, ce, float(loss.detach()), seconds)
+
+    def _lr_factor(self) -> float:
+        """Linear warm-up, then cosine to ``final_lr`` at the last step."""
+        recipe = self.recipe
+        if self.step < recipe.warmup:
+            return (self.step + 1) / recipe.warmup
+        progress = (self.step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+        cosine = (1 + math.cos(math.pi * progress)) / 2
+        return recipe.final_lr + (1 - recipe.final_lr) * cosine
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        groups: dict[str, list[Any]] = {name: [] for name in LR_GROUPS}
+        for name, parameter in self.condenser.module.named_parameters():
+            if parameter.requires_grad:
+                groups["adapter" if "lora_" in name else "head"].append(parameter)
+        peaks = {"adapter": self.recipe.lr_adapter, "head": self.recipe.lr_head}
+        return torch.optim.AdamW(
+            [{"params": groups[name], "peak_lr": peaks[name]} for name in LR_GROUPS],
+            lr=0.0,
+            betas=(0.9, 0.95),
+            weight_decay=self.recipe.weight_decay,
+        )
+
+    def save_state(self) -> None:
+        """Write what an exact resume needs into ``out``."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{k}": v.float() for k, v in self.condenser.trained_state().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+        partial = self.out / "state.partial"
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            partial,
+            metadata={"step": str(self.step), "recipe": recipe_digest(self.recipe)},
+        )
+        partial.replace(self.out / "state.safetensors")
+
+    def resume(self) -> None:
+        """Go on where ``out`` left off.
+
+        Raises
+        ------
+        CheckpointError
+            There is no state, or another recipe made it.
+        """
+        path = self.out / "state.safetensors"
+        if not path.is_file():
+            raise CheckpointError(f"nothing to resume in {self.out}: it has no state.safetensors")
+        metadata = _metadata(path)
+        if metadata.get("recipe") != recipe_digest(self.recipe):
+            raise CheckpointError(f"{path} was made by another recipe; use another --out")
+        stored = load_file(path)
+        with torch.no_grad():
+            for name, tensor in self.condenser.trained_state().items():
+                tensor.copy_(stored[f"model.{name}"])
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in stored.items():
+            if name.startswith("optimizer."):
+                _, index, moment = name.split(".")
+                state.setdefault(int(index), {})[moment] = tensor
+        whole = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**whole, "state": state})
+        self.step = int(metadata["step"])
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write the condenser as a checkpoint that users can name by its folder."""
+        self.condenser.save(
+            folder,
+            self.recipe.name,
+            sorted(self.recipe.ratios),
+            licence=self.recipe.licence,
+            measured={"trained_steps": self.step, "trained_context_tokens": self.tokens_seen},
+        )
+
+    @property
+    def tokens_seen(self) -> int:
+        """Context tokens that the condenser was trained on so far."""
+        return self.step * self.recipe.batch * CONTEXT_TOKENS
+
+
+def _untrained(recipe: Recipe, device: str, dtype: str) -> TrainableCondenser:
+    """Make the condenser that a recipe trains.
+
+    Raises
+    ------
+    ConfigError
+        The recipe's method has nothing to train.
+    """
+    cls = METHODS.get(recipe.method)
+    if not issubclass(cls, TrainableCondenser):
+        raise ConfigError(f"{recipe.method!r} cannot be trained; pooled and icae can")
+    return cls.create(LoadOptions(recipe.target_model, None, device, dtype), recipe.condenser)
+
+
+def _choose(rng: random.Random, weights: dict[Any, float]) -> Any:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """Return a hash of all that a resumed run must share with the first."""
+    text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

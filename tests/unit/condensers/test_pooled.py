@@ -1,0 +1,180 @@
+"""The pooled residual condenser: its plan, its start, its weights on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neural_condense_core.condensers.base import LoadOptions
+from neural_condense_core.condensers.checkpoints import load_condenser, read_config
+from neural_condense_core.condensers.pooled import (
+    NORM_RANGE,
+    RATIOS,
+    SLOTS,
+    PooledCondenser,
+    SegmentPlan,
+)
+from neural_condense_core.errors import CheckpointError, RequestError
+
+CONFIG = {"n_layers": 1, "lora_r": 4, "lora_alpha": 8}
+
+
+@pytest.fixture(scope="module")
+def options(tiny_llama: str) -> LoadOptions:
+    return LoadOptions(tiny_llama, dtype="float32")
+
+
+@pytest.fixture
+def untrained(options: LoadOptions) -> PooledCondenser:
+    torch.manual_seed(0)
+    return PooledCondenser.create(options, CONFIG)
+
+
+@pytest.fixture
+def trained(untrained: PooledCondenser) -> PooledCondenser:
+    """Not trained, but as good: nothing is zero any more."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for tensor in untrained.trained_state().values():
+            tensor.normal_(0.0, 0.2)
+    return untrained
+
+
+def ids_of(n: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(3, 250, n).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 256),
+    ratio=st.sampled_from(RATIOS),
+    seed=st.integers(0, 10),
+    padding=st.integers(0, 40),
+)
+def test_a_plan_covers_every_token_once_and_keeps_spans_contiguous(
+    n: int, ratio: int, seed: int, padding: int
+) -> None:
+    scores = torch.from_numpy(np.random.default_rng(seed).random((1, n + padding))).float()
+    plan = SegmentPlan(scores, torch.tensor([n]), ratio)
+    n_condensed = -(-n // ratio)
+    base = plan.base[0, :n_condensed].tolist()
+    assert base == sorted(set(base))
+    assert max(base) < n
+    for segment, slots in enumerate(plan.slot[0].tolist()):
+        first = segment * SLOTS * ratio
+        real = max(0, min(SLOTS * ratio, n - first))
+        own = [b - first for b in base if first <= b < first + SLOTS * ratio]
+        assert own == list(range(own[0], own[0] + len(own))) if own else real == 0
+        assert len(own) == -(-real // ratio)
+        assert slots[real:] == [-1] * (len(slots) - real)
+        assert all(0 <= s < len(own) for s in slots[:real])
+        assert [slots[b] for b in own] == list(range(len(own)))
+
+
+def test_the_span_with_the_highest_sum_is_the_base() -> None:
+    scores = torch.zeros(1, 64)
+    scores[0, 10:18] = 1.0
+    scores[0, 50:58] = 1.0
+    plan = SegmentPlan(scores, torch.tensor([64]), 4)
+    assert plan.base[0].tolist() == [*range(10, 18), *range(50, 58)]
+
+
+def test_dropped_tokens_are_spread_in_order() -> None:
+    scores = torch.zeros(1, 16)
+    scores[0, 4:12] = 1.0
+    plan = SegmentPlan(scores, torch.tensor([16]), 2)
+    assert plan.slot[0, 0].tolist() == [0, 1, 2, 3, *range(8), 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_untrained_it_is_a_selection_of_spans(untrained: PooledCondenser, ratio: int) -> None:
+    rng = np.random.default_rng(3)
+    untrained.fit_statistics([rng.integers(3, 60, 500).tolist()])
+    ids = ids_of(200)
+    (made,) = untrained.condense([ids], ratio)
+    assert made.positions is not None
+    chosen = [ids[i] for i in made.positions]
+    np.testing.assert_array_equal(made.embeds, untrained.target.embed(chosen))
+
+
+def test_statistics_make_rare_tokens_informative(untrained: PooledCondenser) -> None:
+    untrained.fit_statistics([[5] * 90 + [6] * 10])
+    table = untrained.module.informativeness
+    assert table[5] < table[6] < table[7]
+
+
+def test_the_residual_reads_the_whole_segment(trained: PooledCondenser) -> None:
+    ids = ids_of(64)
+    (before,) = trained.condense([ids], 8)
+    assert before.positions is not None
+    dropped = next(i for i in range(63) if i not in before.positions)
+    changed = [*ids[:dropped], ids[dropped] + 1, *ids[dropped + 1 :]]
+    trained.module.informativeness.zero_()
+    (a,), (b,) = trained.condense([ids], 8), trained.condense([changed], 8)
+    assert np.abs(a.embeds - b.embeds).max() > 1e-3
+
+
+def test_norms_stay_in_range(trained: PooledCondenser) -> None:
+    with torch.no_grad():
+        trained.module.down.weight.mul_(1000)
+    (made,) = trained.condense([ids_of(256)], 4)
+    norms = np.linalg.norm(made.embeds, axis=1) / trained.module.mean_norm
+    assert norms.max() <= NORM_RANGE[1] + 1e-4
+    assert norms.min() >= NORM_RANGE[0] - 1e-4
+
+
+def test_long_contexts_are_windows_joined_in_order(trained: PooledCondenser) -> None:
+    ids = ids_of(600)
+    (whole,) = trained.condense([ids], 4)
+    parts = trained.condense([ids[:256], ids[256:512], ids[512:]], 4)
+    np.testing.assert_allclose(whole.embeds, np.concatenate([p.embeds for p in parts]), atol=1e-5)
+    assert whole.positions is not None
+    assert whole.positions.tolist() == sorted(whole.positions)
+    assert whole.n_condensed_tokens == trained.n_condensed_tokens(600, 4) == 150
+
+
+def test_a_checkpoint_gives_back_what_was_saved(
+    trained: PooledCondenser, options: LoadOptions, tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "mine", "mine", [2, 4], licence="MIT")
+    config = read_config(tmp_path / "mine")
+    assert (config.name, config.method, config.ratios) == ("mine", "pooled", (2, 4))
+    loaded = load_condenser(str(tmp_path / "mine"), dtype="float32")
+    assert isinstance(loaded, PooledCondenser)
+    assert loaded.ratios == (2, 4)
+    for name, tensor in loaded.trained_state().items():
+        assert torch.equal(tensor, trained.trained_state()[name].bfloat16().float())
+    with pytest.raises(RequestError, match="not offered"):
+        loaded.condense([ids_of(9)], 8)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(
+    trained: PooledCondenser, options: LoadOptions, tmp_path: Path
+) -> None:
+    trained.save(tmp_path, "mine", [4])
+    other = PooledCondenser.create(options, {**CONFIG, "lora_r": 8})
+    with pytest.raises(CheckpointError, match="lora_"):
+        other.load_weights(tmp_path / "condenser.safetensors")
+
+
+def test_unknown_settings_are_refused(options: LoadOptions) -> None:
+    with pytest.raises(CheckpointError, match="n_layer"):
+        PooledCondenser.create(options, {"n_layer": 3})
+
+
+def test_without_a_checkpoint_nothing_untrained_is_served(options: LoadOptions) -> None:
+    with pytest.raises(CheckpointError, match="needs trained weights"):
+        PooledCondenser.load(options)
+
+
+def test_adapters_do_not_touch_the_target(trained: PooledCondenser) -> None:
+    trainable = [p for p in trained.module.parameters() if p.requires_grad]
+    assert all(p.dtype == torch.float32 for p in trainable)
+    assert not any(p.requires_grad for p in trained.target.model.parameters())
+    own = {p.data_ptr() for p in trainable}
+    assert own.isdisjoint({p.data_ptr() for p in trained.target.model.parameters()})

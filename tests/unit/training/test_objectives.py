@@ -1,0 +1,104 @@
+"""Batches and their loss."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from neural_condense_core.llm.base import TokenIds
+from neural_condense_core.llm.hf import HFTarget, load_target
+from neural_condense_core.llm.prompt import answer_prompt, continuation_prompt
+from neural_condense_core.training.data import Prose, Questions
+from neural_condense_core.training.objectives import (
+    ANSWER_ROWS,
+    BRIDGE_TOKENS,
+    CONTEXT_TOKENS,
+    IGNORED,
+    TARGET_TOKENS,
+    BatchMaker,
+    Reader,
+    batch_loss,
+)
+
+
+@pytest.fixture(scope="module")
+def target(tiny_llama: str) -> HFTarget:
+    return load_target(tiny_llama, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def batches(target: HFTarget, prose_file: Path, qa_file: Path) -> BatchMaker:
+    return BatchMaker(target, Prose(prose_file, target, {}), Questions(qa_file, target, 16))
+
+
+def test_a_continuation_is_what_follows_the_context_and_the_bridge(
+    batches: BatchMaker, target: HFTarget
+) -> None:
+    batch = batches.draw("continuation", random.Random(0), 3)
+    assert batch.context_ids.shape == (3, CONTEXT_TOKENS)
+    for suffix, labels in zip(batch.suffix_ids, batch.labels, strict=True):
+        counted = labels != IGNORED
+        assert int(counted.sum()) == TARGET_TOKENS
+        assert bool(counted[-TARGET_TOKENS:].all())
+        # each label is the next token of the suffix
+        assert torch.equal(labels[-TARGET_TOKENS:-1], suffix[-TARGET_TOKENS + 1 :])
+        bridge = suffix[-TARGET_TOKENS - BRIDGE_TOKENS + 1 : -TARGET_TOKENS + 1].tolist()
+        whole = continuation_prompt(target, None, bridge)[-1]
+        assert isinstance(whole, TokenIds)
+        assert suffix[: len(whole)].tolist() == list(whole.ids)
+
+
+def test_a_reconstruction_comes_from_its_own_context(batches: BatchMaker) -> None:
+    batch = batches.draw("reconstruction", random.Random(0), 8)
+    for context, labels in zip(batch.context_ids, batch.labels, strict=True):
+        wanted = labels[labels != IGNORED].tolist()
+        assert len(wanted) == TARGET_TOKENS
+        ids = context.tolist()
+        assert any(ids[i : i + TARGET_TOKENS] == wanted for i in range(len(ids)))
+
+
+def test_answers_have_one_shape(batches: BatchMaker, target: HFTarget) -> None:
+    shapes = {batches.draw("answer", random.Random(s), 2).suffix_ids.shape for s in range(4)}
+    assert shapes == {(2, ANSWER_ROWS)}
+    batch = batches.draw("answer", random.Random(0), 4)
+    for context, labels in zip(batch.context_ids, batch.labels, strict=True):
+        answer = target.decode(labels[labels != IGNORED].tolist())
+        assert answer in target.decode(context.tolist())
+
+
+@pytest.mark.parametrize("objective", ["continuation", "reconstruction", "answer"])
+def test_the_reader_says_what_the_target_says(
+    batches: BatchMaker, target: HFTarget, objective: str
+) -> None:
+    """Differentiable and cached, the reading is the same as the judge's."""
+    batch = batches.draw(objective, random.Random(0), 2)
+    logits = Reader(target).logits(target.embed_ids(batch.context_ids), batch)
+    loss, ce = batch_loss(logits, batch, None, 0.0, 0.0)
+    prompts, targets = [], []
+    head = answer_prompt(target, None, "")[0]
+    for context, suffix, labels in zip(
+        batch.context_ids, batch.suffix_ids, batch.labels, strict=True
+    ):
+        first = int((labels != IGNORED).nonzero()[0])
+        tail = TokenIds(tuple(suffix[: first + 1].tolist()))
+        prompts.append((head, TokenIds(tuple(context.tolist())), tail))
+        targets.append(labels[labels != IGNORED].tolist())
+    judged = target.loglikelihood(prompts, targets)
+    nats = sum(found.loss for found in judged) / sum(map(len, targets))
+    assert ce == pytest.approx(nats, abs=1e-4)
+    assert float(loss) == pytest.approx(ce)
+
+
+def test_with_a_teacher_the_loss_is_zero_for_the_teacher_itself(
+    batches: BatchMaker, target: HFTarget
+) -> None:
+    batch = batches.draw("continuation", random.Random(0), 2)
+    reader = Reader(target)
+    teacher = reader.teacher_logprobs(batch)
+    assert float(batch_loss(teacher, batch, teacher, 0.0, 1.0)[0]) == pytest.approx(0, abs=1e-5)
+    swapped = target.embed_ids(batch.context_ids.flip(0))
+    other = reader.logits(swapped, batch)
+    assert float(batch_loss(other, batch, teacher, 0.0, 1.0)[0]) > 1e-4

@@ -1,0 +1,136 @@
+"""The loop: it learns, repeats by seed, and resumes exactly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from neural_condense_core.cli import app
+from neural_condense_core.condensers.checkpoints import load_condenser, read_config
+from neural_condense_core.errors import CheckpointError, ConfigError
+from neural_condense_core.training.config import Recipe
+from neural_condense_core.training.trainer import StepReport, Trainer
+
+
+@pytest.fixture(params=["pooled", "icae"])
+def recipe(request: pytest.FixtureRequest, tiny_llama: str) -> Recipe:
+    return Recipe(
+        name="tiny",
+        method=request.param,
+        target_model=tiny_llama,
+        condenser={"n_layers": 1, "lora_r": 4, "lora_alpha": 8},
+        steps=6,
+        batch=2,
+        warmup=2,
+        statistics_stretches=5,
+        ratios={4: 0.5, 8: 0.5},
+        objectives={"continuation": 0.4, "reconstruction": 0.4, "answer": 0.2},
+    )
+
+
+def run(trainer: Trainer, minutes: float | None = None) -> list[StepReport]:
+    steps: list[StepReport] = []
+    trainer.train(minutes, steps.append)
+    return steps
+
+
+def curve(steps: list[StepReport]) -> list[tuple[int, str, int, float]]:
+    return [(s.step, s.objective, s.ratio, s.ce) for s in steps]
+
+
+def test_a_resumed_run_goes_on_exactly(
+    recipe: Recipe, prose_file: Path, qa_file: Path, tmp_path: Path
+) -> None:
+    def trainer(out: str) -> Trainer:
+        return Trainer(recipe, prose_file, qa_file, tmp_path / out, dtype="float32")
+
+    whole = trainer("whole")
+    steps = run(whole)
+    assert [s.step for s in steps] == [1, 2, 3, 4, 5, 6]
+
+    first = trainer("parts")
+    stopped: list[StepReport] = []
+
+    def stop_after_three(step: StepReport) -> None:
+        stopped.append(step)
+        if step.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.train(None, stop_after_three)
+    second = trainer("parts")
+    second.resume()
+    assert curve(stopped + run(second)) == curve(steps)
+    for name, tensor in whole.condenser.trained_state().items():
+        assert torch.equal(tensor, second.condenser.trained_state()[name]), name
+
+
+def test_training_lowers_the_loss(recipe: Recipe, prose_file: Path, tmp_path: Path) -> None:
+    """A stretch of text that repeats is learned by heart in thirty steps."""
+    longer = replace(
+        recipe, steps=30, objectives={"reconstruction": 1.0}, ratios={4: 1.0}, lr_head=3e-3
+    )
+    steps = run(Trainer(longer, prose_file, None, tmp_path, dtype="float32"))
+    first, last = (sum(s.ce for s in part) / 5 for part in (steps[:5], steps[-5:]))
+    assert last < first - 0.1
+
+
+def test_no_minutes_means_no_step_and_a_state(
+    recipe: Recipe, prose_file: Path, qa_file: Path, tmp_path: Path
+) -> None:
+    assert run(Trainer(recipe, prose_file, qa_file, tmp_path, dtype="float32"), minutes=0) == []
+    assert (tmp_path / "state.safetensors").is_file()
+
+
+def test_a_state_of_another_recipe_is_refused(
+    recipe: Recipe, prose_file: Path, qa_file: Path, tmp_path: Path
+) -> None:
+    run(Trainer(recipe, prose_file, qa_file, tmp_path, dtype="float32"), minutes=0)
+    other = Trainer(replace(recipe, seed=1), prose_file, qa_file, tmp_path, dtype="float32")
+    with pytest.raises(CheckpointError, match="another recipe"):
+        other.resume()
+    nowhere = Trainer(recipe, prose_file, qa_file, tmp_path / "none", dtype="float32")
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        nowhere.resume()
+
+
+def test_missing_data_is_named(recipe: Recipe, prose_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--prose"):
+        Trainer(recipe, None, None, tmp_path)
+    with pytest.raises(ConfigError, match="--qa"):
+        Trainer(recipe, prose_file, None, tmp_path)
+
+
+def test_what_cannot_be_trained_is_refused(
+    recipe: Recipe, prose_file: Path, qa_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="cannot be trained"):
+        Trainer(replace(recipe, method="stride"), prose_file, qa_file, tmp_path)
+
+
+def test_the_command_writes_a_checkpoint_that_loads(
+    tiny_llama: str, prose_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'name = "mine"\nmethod = "pooled"\ntarget_model = "{tiny_llama}"\nsteps = 2\nbatch = 1\nstatistics_stretches = 5\n'
+        "[condenser]\nn_layers = 1\nlora_r = 2\n[objectives]\ncontinuation = 1.0\n"
+    )
+    out = tmp_path / "out"
+    line = ["train", str(path), "--prose", str(prose_file), "--out", str(out), "--dtype", "float32"]
+    done = CliRunner().invoke(app, [*line, "--json", "-"])
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert (summary["steps"], summary["finished"]) == (2, True)
+    assert summary["context_tokens"] == 2 * 256
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2
+    condenser = load_condenser(summary["checkpoint"], dtype="float32")
+    assert condenser.ratios == (4,)
+    assert read_config(Path(summary["checkpoint"])).measured["trained_steps"] == 2
+    again = CliRunner().invoke(app, [*line, "--resume"])
+    assert again.exit_code == 0, again.output
