@@ -8,6 +8,7 @@ model, shapes, figures) and ``README.md`` (the model card). Those that ship lie 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,13 +102,15 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
     if spec in DEFAULT_CHECKPOINTS:
         raise CheckpointError(
             f"no trained weights of {spec!r} ship with this installation; "
-            f"train some with 'condense train runs/{name}.toml' and give their folder"
+            "train some by a recipe of runs/ with 'condense train' and give their folder"
         )
     if spec in METHODS.targets():
         return METHODS.get(spec), None
     if Path(spec).is_dir():
         return METHODS.get(read_config(Path(spec)).method), Path(spec)
     if ":" in spec:
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))  # a user's own module lies where they work
         return METHODS.get(spec), None
     known = sorted({*shipped_names(), *METHODS.names()})
     raise UnknownNameError(

@@ -37,7 +37,8 @@ from neural_condense_core.condensers.base import Condenser, LoadOptions, check_c
 from neural_condense_core.condensers.checkpoints import WEIGHTS_FILE, read_config
 from neural_condense_core.condensers.weights import restore_tensors, tensor_shapes
 from neural_condense_core.errors import CheckpointError
-from neural_condense_core.llm.hf import BUCKET, MAX_BATCH_TOKENS, HFTarget, load_target
+from neural_condense_core.llm.hf import MAX_BATCH_TOKENS, HFTarget, load_target
+from neural_condense_core.llm.rows import BUCKET
 from neural_condense_core.tokens import CondensedTokens
 
 PUBLISHED_VARIANT = "published-v2"
@@ -147,7 +148,7 @@ class PublishedIcae(Condenser):
             settings, name = stored.config, stored.name
             weights = _weights_file(options.checkpoint)
         config = PublishedConfig.parse(settings)
-        target = load_target(options.target_model, device=options.device, dtype=options.dtype)
+        target = load_target(options.target_model, options.device, options.dtype)
         condenser = cls(target, weights, config)
         condenser.name = name
         return condenser

@@ -5,8 +5,10 @@ them with what the span says, and a projector turns their states into condensed 
 
 Design decisions
 
-* At ratio r a memory token stands for r context tokens and takes *their centre as its position
-  id*; with plain ids behind the span the same loss takes about ten times the steps.
+* A memory token takes a position id *within the text it stands for*; with plain ids behind the
+  span the same loss takes about ten times the steps. Runs of ``contiguous`` memory tokens stand
+  side by side in the middle of their common stretch, since a frozen model reads contiguous tokens
+  and makes nothing of scattered ones; 1 is the published layout, each at its own centre.
 * Memory tokens stand behind each row's own tokens, and padding behind those: the causal mask alone
   keeps a row independent of its batch, and every memory token sees the whole span.
 * Memory token j of ratio r is row ``j * r / min_ratio`` of one table: what stands at one place of
@@ -33,7 +35,8 @@ from torch import Tensor, nn
 from neural_condense_core.condensers.lora import add_lora
 from neural_condense_core.condensers.trainable import WindowModule
 from neural_condense_core.errors import ConfigError
-from neural_condense_core.llm.hf import BUCKET, HFTarget
+from neural_condense_core.llm.hf import HFTarget
+from neural_condense_core.llm.rows import BUCKET
 
 NORM_RANGE = (0.3, 3.0)
 OUTPUT_SPREAD = 0.5
@@ -51,6 +54,7 @@ class SpansConfig:
     span_tokens : longest span, context tokens; a multiple of every ratio
     min_ratio : context tokens a row of the memory table; divides every ratio
     ratios : compression ratios on offer, ascending
+    contiguous : memory tokens whose position ids are neighbours
     seed : of the untrained weights
     """
 
@@ -60,6 +64,7 @@ class SpansConfig:
     span_tokens: int = 256
     min_ratio: int = 2
     ratios: tuple[int, ...] = (2, 4, 8, 16)
+    contiguous: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,7 +75,8 @@ class SpansConfig:
         ConfigError
             A setting is out of range.
         """
-        for name in ("n_layers", "lora_r", "lora_alpha", "span_tokens", "min_ratio"):
+        positive = ("n_layers", "lora_r", "lora_alpha", "span_tokens", "min_ratio", "contiguous")
+        for name in positive:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.ratios or list(self.ratios) != sorted(set(self.ratios)):
@@ -113,7 +119,7 @@ class SpansConfig:
 
 
 class SpanModule(WindowModule):
-    """Memory tokens at the centres of what they stand for.
+    """Memory tokens amid what they stand for.
 
     Parameters
     ----------
@@ -151,16 +157,16 @@ class SpanModule(WindowModule):
         starts = torch.arange(n_memory, device=ids.device) * ratio
         # beyond a row's own memory tokens these go on, unread, behind all that counts
         where = n_context + starts // ratio
-        centres = _centres(starts, n_context, ratio)
+        places = _places(n_memory, n_context, ratio, self.config.contiguous)
         plain = torch.arange(length, device=ids.device).expand(batch, -1)
         states = self.encoder(
             inputs_embeds=self._fill(ids, where, starts),
             # without a mask, jumps in the position ids are read as borders of packed sequences
             attention_mask=torch.ones_like(ids),
-            position_ids=plain.scatter(1, where, centres),
+            position_ids=plain.scatter(1, where, places),
             use_cache=False,
         ).last_hidden_state
-        return self._project(states.gather(1, _wide(where, states))), centres
+        return self._project(states.gather(1, _wide(where, states))), places
 
     def _fill(self, ids: Tensor, where: Tensor, starts: Tensor) -> Tensor:
         """Embed token ids and put the memory tokens among them."""
@@ -178,10 +184,17 @@ class SpanModule(WindowModule):
             return bounded
 
 
-def _centres(starts: Tensor, n_context: Tensor, ratio: int) -> Tensor:
-    """Return the centre, the left one of two, of what each memory token stands for."""
-    last = torch.minimum(starts + ratio, n_context) - 1
-    return torch.minimum((starts + last) // 2, n_context - 1)
+def _places(n_memory: int, n_context: Tensor, ratio: int, contiguous: int) -> Tensor:
+    """Return the position id of each memory token, (batch, n_memory).
+
+    ``contiguous`` memory tokens share a stretch of ``contiguous * ratio`` context tokens and take
+    the positions in its middle; the last stretch of a row may be short.
+    """
+    memory = torch.arange(n_memory, device=n_context.device)
+    first = memory // contiguous * contiguous * ratio
+    n_real = (n_context - first).clamp(1, contiguous * ratio)
+    n_run = -(-n_real // ratio)
+    return torch.minimum(first + (n_real - n_run) // 2 + memory % contiguous, n_context - 1)
 
 
 def _wide(index: Tensor, like: Tensor) -> Tensor:
@@ -200,7 +213,7 @@ def embedding_statistics(target: HFTarget) -> tuple[Tensor, Tensor]:
     total = torch.zeros(2, target.hidden_size, dtype=torch.float64)
     for start in range(0, n_rows, 8192):
         ids = torch.arange(start, min(start + 8192, n_rows))
-        rows = target.embed_ids(ids).to("cpu", torch.float64)
-        total += torch.stack([rows.sum(0), rows.square().sum(0)])
+        rows = target.embed_ids(ids).float().cpu()
+        total += torch.stack([part.sum(0, dtype=torch.float64) for part in (rows, rows.square())])
     mean, square = total / n_rows
     return mean.float(), (square - mean.square()).clamp(min=0).sqrt().float()

@@ -5,11 +5,9 @@ Design decisions
 * Everything enters as embeddings: token ids go through the model's own embedding layer, condensed
   tokens are spliced in beside them. What a condensed token has to look like is what that layer
   *returns* (families that scale embeddings, such as Gemma, do so inside it).
-* Likelihood rows are padded on the right, where a causal model cannot see the padding; generation
-  rows on the left, where ``generate`` wants it. Position ids are always explicit.
+* Position ids are always explicit, so condensed tokens may have positions of their own.
 * An attention mask is always passed: without one transformers reads gaps in the position ids as
   borders of packed sequences.
-* Lengths are padded up to a multiple of ``BUCKET``: on CPU every new shape costs oneDNN a kernel.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ from torch.nn.functional import log_softmax, pad
 
 from neural_condense_core.errors import RequestError, TargetModelError
 from neural_condense_core.llm.base import Likelihood, Prefix, Prompt, TokenIds
+from neural_condense_core.llm.rows import Row, bucketed, stack_rows
 
-BUCKET = 64
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 
 
@@ -39,15 +37,6 @@ class HFPrefix:
 
     cache: Any
     n_tokens: int
-    next_position: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """One sequence for the model: (n, hidden) embeddings and (n,) positions."""
-
-    embeds: Tensor
-    positions: Tensor
     next_position: int
 
 
@@ -147,11 +136,11 @@ class HFTarget:
         row = self._row(prompt, 0)
         out = self.decoder(
             inputs_embeds=row.embeds[None],
-            attention_mask=torch.ones(1, len(row.positions), dtype=torch.long, device=self.device),
+            attention_mask=torch.ones(1, len(row), dtype=torch.long, device=self.device),
             position_ids=row.positions[None],
             use_cache=True,
         )
-        return HFPrefix(out.past_key_values, len(row.positions), row.next_position)
+        return HFPrefix(out.past_key_values, len(row), row.next_position)
 
     @torch.inference_mode()
     def loglikelihood(
@@ -180,10 +169,10 @@ class HFTarget:
             for prompt, target in zip(prompts, targets, strict=True)
         ]
         found: list[Likelihood | None] = [None] * len(rows)
-        for indices in self._chunks([len(row.positions) for row in rows]):
+        for indices in self._chunks([len(row) for row in rows]):
             hidden = self._hidden_states([rows[i] for i in indices], own)
             for i, states in zip(indices, hidden, strict=True):
-                n = len(rows[i].positions)
+                n = len(rows[i])
                 found[i] = self._likelihood(states[n - len(targets[i]) : n], targets[i])
         return [likelihood for likelihood in found if likelihood is not None]
 
@@ -200,7 +189,7 @@ class HFTarget:
         start = own.next_position if own else 0
         rows = [self._row(prompt, start) for prompt in prompts]
         found = [""] * len(rows)
-        for indices in self._chunks([len(row.positions) + max_new_tokens for row in rows]):
+        for indices in self._chunks([len(row) + max_new_tokens for row in rows]):
             batch = [rows[i] for i in indices]
             for i, text in zip(indices, self._generate(batch, max_new_tokens, own), strict=True):
                 found[i] = text
@@ -226,7 +215,7 @@ class HFTarget:
             found.append(np.concatenate([values.max(initial=0.0, keepdims=True), values]))
         return found
 
-    def _row(self, prompt: Prompt, start: int) -> _Row:
+    def _row(self, prompt: Prompt, start: int) -> Row:
         """Lay a prompt out as embeddings and positions, the first position being ``start``.
 
         Raises
@@ -254,16 +243,16 @@ class HFTarget:
                 f"the prompt takes {start} positions and {self.name} has {self.max_positions}",
                 {"positions": start, "max_positions": self.max_positions},
             )
-        return _Row(torch.cat(embeds), torch.cat(positions).to(self.device), start)
+        return Row(torch.cat(embeds), torch.cat(positions).to(self.device), start)
 
     def _chunks(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Yield indices in batches of similar, bucketed length within the token budget."""
         budget = MAX_BATCH_TOKENS[self.device.type]
         chunk: list[int] = []
         for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-            longest = _bucketed(lengths[chunk[0]] if chunk else lengths[i])
+            longest = bucketed(lengths[chunk[0]] if chunk else lengths[i])
             if chunk and (
-                longest * (len(chunk) + 1) > budget or _bucketed(lengths[i]) < longest // 2
+                longest * (len(chunk) + 1) > budget or bucketed(lengths[i]) < longest // 2
             ):
                 yield chunk
                 chunk = []
@@ -271,11 +260,10 @@ class HFTarget:
         if chunk:
             yield chunk
 
-    def _hidden_states(self, rows: Sequence[_Row], prefix: HFPrefix | None) -> Tensor:
+    def _hidden_states(self, rows: Sequence[Row], prefix: HFPrefix | None) -> Tensor:
         """Run right-padded rows: (batch, bucketed length, hidden)."""
-        length = _bucketed(max(len(row.positions) for row in rows))
-        embeds = torch.stack([_pad_rows(row.embeds, length, left=False) for row in rows])
-        positions = torch.stack([_pad_positions(row.positions, length, left=False) for row in rows])
+        length = bucketed(max(len(row) for row in rows))
+        embeds, positions = stack_rows(rows, length, left=False)
         n_past = prefix.n_tokens if prefix else 0
         mask = torch.ones(len(rows), n_past + length, dtype=torch.long, device=self.device)
         out = self.decoder(
@@ -301,15 +289,14 @@ class HFTarget:
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _generate(
-        self, rows: Sequence[_Row], max_new_tokens: int, prefix: HFPrefix | None
+        self, rows: Sequence[Row], max_new_tokens: int, prefix: HFPrefix | None
     ) -> list[str]:
-        length = max(len(row.positions) for row in rows)
+        length = max(len(row) for row in rows)
         n_past = prefix.n_tokens if prefix else 0
-        embeds = torch.stack([_pad_rows(row.embeds, length, left=True) for row in rows])
-        positions = torch.stack([_pad_positions(row.positions, length, left=True) for row in rows])
+        embeds, positions = stack_rows(rows, length, left=True)
         mask = torch.ones(len(rows), n_past + length, dtype=torch.long, device=self.device)
         for i, row in enumerate(rows):
-            mask[i, n_past : n_past + length - len(row.positions)] = 0
+            mask[i, n_past : n_past + length - len(row)] = 0
         out = self.model.generate(
             # generate wants the whole sequence and cuts the cached part off again, unread
             inputs_embeds=pad(embeds, (0, 0, n_past, 0)),
@@ -334,20 +321,6 @@ def _own(prefix: Prefix | None) -> HFPrefix | None:
     if prefix is None or isinstance(prefix, HFPrefix):
         return prefix
     raise TypeError(f"a prefix of another model: {type(prefix).__name__}")
-
-
-def _bucketed(length: int) -> int:
-    return -(-length // BUCKET) * BUCKET
-
-
-def _pad_rows(embeds: Tensor, length: int, *, left: bool) -> Tensor:
-    extra = length - len(embeds)
-    return pad(embeds, (0, 0, extra, 0) if left else (0, 0, 0, extra))
-
-
-def _pad_positions(positions: Tensor, length: int, *, left: bool) -> Tensor:
-    extra = length - len(positions)
-    return pad(positions, (extra, 0) if left else (0, extra))
 
 
 def expand_cache(prefix: HFPrefix | None, batch: int) -> Any:
@@ -390,7 +363,6 @@ def resolve_dtype(dtype: str, device: str) -> torch.dtype:
     return known[dtype]
 
 
-@lru_cache(maxsize=2)
 def load_target(name: str, device: str = "cpu", dtype: str = "auto") -> HFTarget:
     """Load a target model; the same arguments give the same object.
 
@@ -400,15 +372,19 @@ def load_target(name: str, device: str = "cpu", dtype: str = "auto") -> HFTarget
     device : torch device
     dtype : ``"auto"``, ``"float32"`` or ``"bfloat16"``
 
-    Raises
-    ------
-    TargetModelError
-        The model cannot be found, fetched or read.
+    A model that cannot be found, fetched or read is a ``TargetModelError``.
     """
+    return _load_target(name, device, dtype)
+
+
+@lru_cache(maxsize=2)  # by position, so that every spelling of a call finds the same object
+def _load_target(name: str, device: str, dtype: str) -> HFTarget:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import
+    from transformers.utils import logging
 
     from neural_condense_core.llm import embedded
 
+    logging.disable_progress_bar()  # our own commands say what they wait for
     source = str(embedded.model_path()) if name == embedded.NAME else name
     try:
         model = AutoModelForCausalLM.from_pretrained(

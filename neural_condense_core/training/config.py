@@ -30,6 +30,8 @@ class Recipe:
     batch : contexts a step
     ratios : compression ratio -> how often, relative
     objectives : objective -> how often, relative
+    imitation_steps : steps at the beginning in which each condensed token is only to become the
+        embedding of the context token at its own position; for methods that start from nothing
     kl_weight : weight of KL(teacher with the full text || student) on continuation and answers
     ce_weight : weight of cross-entropy on the same
     lr_adapter, lr_head : peak learning rates of the LoRA adapters and of everything else
@@ -52,6 +54,7 @@ class Recipe:
     objectives: dict[str, float] = field(
         default_factory=lambda: {"continuation": 0.5, "reconstruction": 0.5}
     )
+    imitation_steps: int = 0
     kl_weight: float = 1.0
     ce_weight: float = 0.2
     lr_adapter: float = 5e-4

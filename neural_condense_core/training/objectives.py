@@ -5,6 +5,8 @@
 * *reconstruction*: the text from a random place in the context on, a few tokens shown as text; in
   some batches from the very start, as in the evaluation.
 * *answer*: the gold answer to a question about the context.
+* *imitation*: each condensed token becomes the embedding of the context token at its own position,
+  a start that the frozen model can read; needs no pass through it.
 
 Design decisions
 
@@ -23,7 +25,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 
 from neural_condense_core.llm.base import Prompt, Segment, token_ids
 from neural_condense_core.llm.hf import HFPrefix, HFTarget, expand_cache
@@ -43,6 +45,7 @@ FROM_START_SHARE = 0.3
 ANSWER_ROWS = 96
 """Rows for a question's prompt and answer; longer ones are cut."""
 IGNORED = -100
+IMITATION = "imitation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,7 @@ class BatchMaker:
         if prose is not None:
             self._draw["continuation"] = partial(_continuation, target, prose)
             self._draw["reconstruction"] = partial(_reconstruction, target, prose)
+            self._draw[IMITATION] = partial(_imitation, target, prose)
         if questions is not None:
             self._draw["answer"] = partial(_answer, target, questions)
 
@@ -111,6 +115,10 @@ def _reconstruction(target: HFTarget, prose: Prose, rng: random.Random) -> Drawn
         start, cue = 0, ()
     prompt = reconstruction_prompt(target, None, cue)
     return ids, prompt, ids[start : start + TARGET_TOKENS]
+
+
+def _imitation(target: HFTarget, prose: Prose, rng: random.Random) -> Drawn:
+    return prose.draw(rng, CONTEXT_TOKENS), continuation_prompt(target, None, ()), ()
 
 
 def _answer(target: HFTarget, questions: Questions, rng: random.Random) -> Drawn:
@@ -207,3 +215,15 @@ def batch_loss(
     student = log_softmax(logits, dim=-1)
     kl = kl_div(student, teacher, log_target=True, reduction="batchmean")
     return ce_weight * ce + kl_weight * kl, float(ce.detach())
+
+
+def imitation_loss(embeds: Tensor, wanted: Tensor, scale: float) -> tuple[Tensor, float]:
+    """Return (squared error in units of the mean embedding's square, the same as a number).
+
+    Parameters
+    ----------
+    embeds, wanted : (batch, n, hidden)
+    scale : mean RMS of the target's embeddings
+    """
+    loss = mse_loss(embeds.float(), wanted.float()) / scale**2
+    return loss, float(loss.detach())

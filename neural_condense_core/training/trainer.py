@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.registry import METHODS
@@ -33,9 +34,12 @@ from neural_condense_core.training.config import Recipe
 from neural_condense_core.training.data import Prose, Questions
 from neural_condense_core.training.objectives import (
     CONTEXT_TOKENS,
+    IMITATION,
+    Batch,
     BatchMaker,
     Reader,
     batch_loss,
+    imitation_loss,
 )
 
 LR_GROUPS = ("adapter", "head")
@@ -43,7 +47,10 @@ LR_GROUPS = ("adapter", "head")
 
 @dataclass(frozen=True)
 class StepReport:
-    """One line of the training log; ``ce`` is the cross-entropy, nats per target token."""
+    """One line of the training log.
+
+    ``ce`` is the cross-entropy in nats per target token; while imitating, the relative error.
+    """
 
     step: int
     objective: str
@@ -79,8 +86,10 @@ class Trainer:
         dtype: str = "auto",
     ) -> None:
         wanted = {name for name, weight in recipe.objectives.items() if weight > 0}
-        if prose is None and wanted & {"continuation", "reconstruction"}:
-            raise ConfigError("continuation and reconstruction need prose: give --prose FILE")
+        if recipe.imitation_steps > 0:
+            wanted.add(IMITATION)
+        if prose is None and wanted - {"answer"}:
+            raise ConfigError(f"{', '.join(sorted(wanted - {'answer'}))}: give --prose FILE")
         if qa is None and "answer" in wanted:
             raise ConfigError("the answer objective needs questions: give --qa FILE")
         torch.manual_seed(recipe.seed)
@@ -97,7 +106,7 @@ class Trainer:
         if texts is not None:
             rng = random.Random(f"{recipe.seed}:statistics")  # noqa: S311 - sampling, no secret
             self.condenser.fit_statistics([
-                texts.draw(rng, CONTEXT_TOKENS) for _ in range(STATISTICS_STRETCHES)
+                texts.draw(rng, CONTEXT_TOKENS) for _ in range(recipe.statistics_stretches)
             ])
 
     def train(self, minutes: float | None, report: Callable[[StepReport], None]) -> None:
@@ -116,15 +125,10 @@ class Trainer:
         rng = random.Random(f"{self.recipe.seed}:{self.step}")  # noqa: S311 - sampling, no secret
         ratio = _choose(rng, self.recipe.ratios)
         objective = _choose(rng, self.recipe.objectives)
+        if self.step < self.recipe.imitation_steps:
+            objective = IMITATION
         batch = self.batches.draw(objective, rng, self.recipe.batch)
-        has_teacher = objective != "reconstruction" and self.recipe.kl_weight > 0
-        teacher = self.reader.teacher_logprobs(batch) if has_teacher else None
-        ids = batch.context_ids.to(self.target.device)
-        n_context = torch.full((len(ids),), ids.shape[1], device=ids.device)
-        with self.condenser.autocast():
-            embeds, _ = self.condenser.module(ids, n_context, ratio)
-        logits = self.reader.logits(embeds, batch)
-        loss, ce = batch_loss(logits, batch, teacher, self.recipe.ce_weight, self.recipe.kl_weight)
+        loss, nats = self._loss(batch, ratio)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
@@ -133,7 +137,21 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         seconds = time.monotonic() - started
-        return StepReport(self.step, objective, ratio, ce, float(loss.detach()), seconds)
+        return StepReport(self.step, objective, ratio, nats, float(loss.detach()), seconds)
+
+    def _loss(self, batch: Batch, ratio: int) -> tuple[Tensor, float]:
+        """Return (loss to minimise, figure to show): cross-entropy, or imitation's own error."""
+        ids = batch.context_ids.to(self.target.device)
+        n_context = torch.full((len(ids),), ids.shape[1], device=ids.device)
+        with self.condenser.autocast():
+            embeds, places = self.condenser.module(ids, n_context, ratio)
+        if batch.objective == IMITATION:
+            wanted = self.target.embed_ids(ids.gather(1, places))
+            return imitation_loss(embeds, wanted, self.target.embedding_scale)
+        has_teacher = batch.objective != "reconstruction" and self.recipe.kl_weight > 0
+        teacher = self.reader.teacher_logprobs(batch) if has_teacher else None
+        logits = self.reader.logits(embeds, batch)
+        return batch_loss(logits, batch, teacher, self.recipe.ce_weight, self.recipe.kl_weight)
 
     def _lr_factor(self) -> float:
         """Linear warm-up, then cosine to ``final_lr`` at the last step."""

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-WORDS = "the old harbour kept seven boats and a quiet keeper who counted waves at night".split()
+SENTENCE = "the old harbour kept seven boats and a quiet keeper who counted waves at night"
+WORDS = SENTENCE.split()
 
 
 def prose_text(seed: int, n_words: int = 400) -> str:

@@ -21,6 +21,7 @@ from neural_condense_core.training.objectives import (
     BatchMaker,
     Reader,
     batch_loss,
+    imitation_loss,
 )
 
 
@@ -102,3 +103,15 @@ def test_with_a_teacher_the_loss_is_zero_for_the_teacher_itself(
     swapped = target.embed_ids(batch.context_ids.flip(0))
     other = reader.logits(swapped, batch)
     assert float(batch_loss(other, batch, teacher, 0.0, 1.0)[0]) > 1e-4
+
+
+def test_imitation_is_perfect_for_the_embeddings_themselves(
+    batches: BatchMaker, target: HFTarget
+) -> None:
+    batch = batches.draw("imitation", random.Random(0), 2)
+    assert not (batch.labels != IGNORED).any()
+    wanted = target.embed_ids(batch.context_ids[:, ::4])
+    assert imitation_loss(wanted, wanted, target.embedding_scale)[1] == 0
+    loss, shown = imitation_loss(torch.zeros_like(wanted), wanted, target.embedding_scale)
+    assert shown == pytest.approx(float(loss))
+    assert 0.3 < shown < 3  # embeddings are one scale large

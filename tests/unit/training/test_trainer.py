@@ -118,7 +118,8 @@ def test_the_command_writes_a_checkpoint_that_loads(
 ) -> None:
     path = tmp_path / "r.toml"
     path.write_text(
-        f'name = "mine"\nmethod = "pooled"\ntarget_model = "{tiny_llama}"\nsteps = 2\nbatch = 1\nstatistics_stretches = 5\n'
+        f'name = "mine"\nmethod = "pooled"\ntarget_model = "{tiny_llama}"\nsteps = 2\nbatch = 1\n'
+        "statistics_stretches = 5\n"
         "[condenser]\nn_layers = 1\nlora_r = 2\n[objectives]\ncontinuation = 1.0\n"
     )
     out = tmp_path / "out"

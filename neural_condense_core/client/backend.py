@@ -1,0 +1,351 @@
+"""Clients of a condensing backend: ``BackendClient`` and ``AsyncBackendClient``.
+
+Where they sit: the demo, the command line, the load generator and the miner reach a backend through
+these; ``client/exchange.py`` holds what both have in common.
+
+Design decisions
+
+* A call has one deadline, and everything counts against it: connecting, retries, waits, and a body
+  that trickles in.
+* The body is capped while it is read; ``Content-Length`` is not believed.
+* Proxy variables of the environment are not read: a backend is on this machine or this network.
+* Clock, sleep and transport are arguments, so that tests need neither time nor network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TypedDict, Unpack
+
+import httpx
+
+from neural_condense_core.client.exchange import (
+    DEFAULT_LIMITS,
+    MAX_CONTROL_BYTES,
+    Answer,
+    Body,
+    Budget,
+    Question,
+    not_ready_error,
+    read_health,
+    read_info,
+    read_progress,
+)
+from neural_condense_core.errors import BackendError, ConfigError, DeadlineError, RetryableError
+from neural_condense_core.tokens import CondensedTokens
+from neural_condense_core.wire.arrays import Limits
+from neural_condense_core.wire.messages import Info, NotReady, Ready
+
+POLL_S = 0.2
+CONTROL_TIMEOUT_S = 10.0
+UNREACHABLE = "unreachable"
+
+_HEADERS = {"Accept-Encoding": "identity"}
+
+OnProgress = Callable[[NotReady | Ready | None], None]
+"""Told the health at every poll; None while the port does not answer. May raise to give up."""
+
+
+class Settings(TypedDict, total=False):
+    """Keyword arguments that both clients take.
+
+    Parameters
+    ----------
+    api_path : path of the condensing route, ``"/condense"``
+    timeout_s : deadline of one ``condense`` call, retries and waits included, 60
+    max_retries : how often an overloaded or unavailable backend is asked again, 3
+    dtype : dtype to ask for on the wire; None = the backend's
+    limits : what is accepted as an answer
+    count_tokens : counts a context's tokens; needed for backends that answer with bare lists, and
+        its count wins over the backend's
+    clock : monotonic seconds
+    """
+
+    api_path: str
+    timeout_s: float
+    max_retries: int
+    dtype: str | None
+    limits: Limits
+    count_tokens: Callable[[str], int] | None
+    clock: Callable[[], float]
+
+
+class _Backend:
+    def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
+        self.url = _checked_url(url)
+        self.timeout_s = settings.get("timeout_s", 60.0)
+        self._condense_url = self.url + settings.get("api_path", "/condense")
+        self._max_retries = settings.get("max_retries", 3)
+        self._dtype = settings.get("dtype")
+        self._limits = settings.get("limits", DEFAULT_LIMITS)
+        self._count_tokens = settings.get("count_tokens")
+        self._clock = settings.get("clock", time.monotonic)
+
+    def _question(
+        self,
+        context: str,
+        ratio: float | None,
+        max_condensed_tokens: int | None,
+        target_model: str | None,
+    ) -> Question:
+        return Question(
+            context,
+            ratio,
+            max_condensed_tokens,
+            target_model,
+            self._dtype,
+            self._limits,
+            self._count_tokens,
+        )
+
+    def _budget(self, timeout_s: float, max_retries: int = 0) -> Budget:
+        return Budget(timeout_s, max_retries, self._clock)
+
+    def _request(self, url: str, question: Question | None) -> dict[str, Any]:
+        if question is None:
+            return {"method": "GET", "url": url}
+        sent = {"content": question.body(), "headers": question.headers()}
+        return {"method": "POST", "url": url, **sent}
+
+    def _body(self, response: httpx.Response, question: Question | None) -> Body:
+        is_matrix = question is not None and response.status_code == httpx.codes.OK
+        cap = self._limits.max_bytes if is_matrix else MAX_CONTROL_BYTES
+        return Body(str(response.url), response.headers, cap)
+
+    def _poll_s(self, budget: Budget, last: NotReady | Ready | None) -> float:
+        if budget.left_s() <= 0:
+            raise not_ready_error(self.url, budget.timeout_s, last)
+        return POLL_S
+
+
+class BackendClient(_Backend):
+    """Sync client; a context manager, usable by several threads.
+
+    Parameters
+    ----------
+    url : where the backend is, ``"http://127.0.0.1:8080"``; ``ConfigError`` if it is no URL
+    transport : replaces the network
+    sleep : waits, seconds
+    **settings : see ``Settings``
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        **settings: Unpack[Settings],
+    ) -> None:
+        super().__init__(url, **settings)
+        self._sleep = sleep
+        self._http = httpx.Client(transport=transport, trust_env=False, headers=_HEADERS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def condense(
+        self,
+        context: str,
+        *,
+        ratio: float | None = None,
+        max_condensed_tokens: int | None = None,
+        target_model: str | None = None,
+    ) -> CondensedTokens:
+        """Condense a text.
+
+        What goes wrong comes as ``RequestError``, ``OverloadedError``, ``UnavailableError``,
+        ``DeadlineError`` or ``BackendError``.
+
+        Parameters
+        ----------
+        context : the text
+        ratio : context tokens per condensed token; None = the backend's default
+        max_condensed_tokens : never exceeded; the backend raises the ratio
+        target_model : the model that will read them; None = the one served
+        """
+        question = self._question(context, ratio, max_condensed_tokens, target_model)
+        budget = self._budget(self.timeout_s, self._max_retries)
+        while True:
+            answer = self._ask(self._condense_url, budget, question)
+            try:
+                return question.read(answer, self._condense_url)
+            except RetryableError as error:
+                wait_s = budget.wait_before_retry(error)
+            self._sleep(wait_s)
+
+    def ready(self, timeout_s: float = CONTROL_TIMEOUT_S) -> NotReady | Ready:
+        """Return whether the backend is ready, or what it is doing."""
+        url = f"{self.url}/health/ready"
+        return read_health(self._ask(url, self._budget(timeout_s)), url)
+
+    def info(self) -> Info:
+        """Return what the backend serves."""
+        url = f"{self.url}/info"
+        return read_info(self._ask(url, self._budget(CONTROL_TIMEOUT_S)), url)
+
+    def wait_ready(self, timeout_s: float, on_progress: OnProgress | None = None) -> Ready:
+        """Wait until the backend is ready.
+
+        ``BackendError`` if it says that it failed, ``DeadlineError`` if it takes too long.
+
+        Parameters
+        ----------
+        timeout_s : how long to wait
+        on_progress : told the health at every poll
+        """
+        budget = self._budget(timeout_s)
+        last: NotReady | Ready | None = None
+        while True:
+            with _may_be_down():
+                last = self.ready(min(CONTROL_TIMEOUT_S, max(budget.left_s(), POLL_S)))
+            if on_progress is not None:
+                on_progress(last)
+            if ready := read_progress(last):
+                return ready
+            self._sleep(self._poll_s(budget, last))
+
+    def _ask(self, url: str, budget: Budget, question: Question | None = None) -> Answer:
+        request = self._request(url, question)
+        with _translated(url, budget):
+            timeout = httpx.Timeout(budget.remaining_s())
+            with self._http.stream(**request, timeout=timeout) as response:
+                body = self._body(response, question)
+                for part in response.iter_bytes():
+                    body.add(part)
+                    budget.remaining_s()
+                return Answer(response.status_code, response.headers, body.bytes())
+
+
+class AsyncBackendClient(_Backend):
+    """Async client; an async context manager, usable by several tasks of one loop.
+
+    Parameters
+    ----------
+    url : where the backend is, ``"http://127.0.0.1:8080"``; ``ConfigError`` if it is no URL
+    transport : replaces the network
+    sleep : waits, seconds
+    **settings : see ``Settings``
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        **settings: Unpack[Settings],
+    ) -> None:
+        super().__init__(url, **settings)
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(transport=transport, trust_env=False, headers=_HEADERS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def condense(
+        self,
+        context: str,
+        *,
+        ratio: float | None = None,
+        max_condensed_tokens: int | None = None,
+        target_model: str | None = None,
+    ) -> CondensedTokens:
+        """Condense a text; parameters and errors as ``BackendClient.condense``."""
+        question = self._question(context, ratio, max_condensed_tokens, target_model)
+        budget = self._budget(self.timeout_s, self._max_retries)
+        while True:
+            answer = await self._ask(self._condense_url, budget, question)
+            try:
+                return question.read(answer, self._condense_url)
+            except RetryableError as error:
+                wait_s = budget.wait_before_retry(error)
+            await self._sleep(wait_s)
+
+    async def ready(self, timeout_s: float = CONTROL_TIMEOUT_S) -> NotReady | Ready:
+        """Return whether the backend is ready, or what it is doing."""
+        url = f"{self.url}/health/ready"
+        return read_health(await self._ask(url, self._budget(timeout_s)), url)
+
+    async def info(self) -> Info:
+        """Return what the backend serves."""
+        url = f"{self.url}/info"
+        return read_info(await self._ask(url, self._budget(CONTROL_TIMEOUT_S)), url)
+
+    async def wait_ready(self, timeout_s: float, on_progress: OnProgress | None = None) -> Ready:
+        """Wait until the backend is ready; parameters and errors as ``BackendClient``'s."""
+        budget = self._budget(timeout_s)
+        last: NotReady | Ready | None = None
+        while True:
+            with _may_be_down():
+                last = await self.ready(min(CONTROL_TIMEOUT_S, max(budget.left_s(), POLL_S)))
+            if on_progress is not None:
+                on_progress(last)
+            if ready := read_progress(last):
+                return ready
+            await self._sleep(self._poll_s(budget, last))
+
+    async def _ask(self, url: str, budget: Budget, question: Question | None = None) -> Answer:
+        request = self._request(url, question)
+        with _translated(url, budget):
+            left_s = budget.remaining_s()
+            # Around everything, as httpx's own timeouts each bound one read.
+            async with (
+                asyncio.timeout(left_s),
+                self._http.stream(**request, timeout=httpx.Timeout(left_s)) as response,
+            ):
+                body = self._body(response, question)
+                async for part in response.aiter_bytes():
+                    body.add(part)
+                return Answer(response.status_code, response.headers, body.bytes())
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{url!r} is no URL: {error}") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ConfigError(f"{url!r} is no URL of a backend; write http://127.0.0.1:8080")
+    return url.rstrip("/")
+
+
+@contextmanager
+def _translated(url: str, budget: Budget) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.TimeoutException, TimeoutError) as error:
+        raise budget.deadline_error() from error
+    except httpx.HTTPError as error:
+        raise BackendError(
+            f"{url} could not be reached ({type(error).__name__}); is the backend running there?",
+            {"reason": UNREACHABLE},
+        ) from error
+
+
+@contextmanager
+def _may_be_down() -> Iterator[None]:
+    try:
+        yield
+    except DeadlineError:
+        return
+    except BackendError as error:
+        if error.detail.get("reason") != UNREACHABLE:
+            raise

@@ -1,0 +1,1 @@
+"""Small commands of the ``condense`` command line, one module each."""

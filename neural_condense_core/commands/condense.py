@@ -1,0 +1,103 @@
+"""``condense text``: one text in, one safetensors file out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neural_condense_core.console import messages, read_text, write_json
+from neural_condense_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from neural_condense_core.condensers.base import Condenser
+    from neural_condense_core.tokens import CondensedTokens
+
+
+def condense_timed(
+    condenser: Condenser, ids: Sequence[int], ratio: float, queries: Sequence[str] | None = None
+) -> tuple[CondensedTokens, float]:
+    """Condense one context and take the time.
+
+    Parameters
+    ----------
+    condenser : loaded
+    ids : (n_context,) token ids
+    ratio : one that the condenser offers; a RequestError says so where it is not
+    queries : one question, for query-aware methods
+
+    Returns
+    -------
+    the condensed tokens, and milliseconds
+    """
+    offered = condenser.fit_ratio(len(ids), ratio, None)
+    started = time.perf_counter()
+    tokens = condenser.condense([ids], offered, queries=queries)[0]
+    return tokens, (time.perf_counter() - started) * 1e3
+
+
+def text(
+    source: Annotated[str, typer.Argument(metavar="FILE|-", help="The text; - is stdin.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to write the condensed tokens.")
+    ],
+    condenser: Annotated[
+        str, typer.Option("--condenser", help="Checkpoint, method, folder or module:Class.")
+    ] = "pooled",
+    ratio: Annotated[float, typer.Option("--ratio", help="Context tokens a token.")] = 4.0,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="Model that will read them; default: the condenser's own."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")] = "cpu",
+    json_path: Annotated[
+        str | None, typer.Option("--json", metavar="PATH|-", help="Figures as JSON; - is stdout.")
+    ] = None,
+) -> None:
+    """Condense a text into a safetensors file.
+
+    Raises
+    ------
+    ConfigError
+        The output cannot be written.
+    """
+    context = read_text(source)
+    from neural_condense_core.condensers.checkpoints import load_condenser
+    from neural_condense_core.wire.codec import to_safetensors
+
+    console = messages()
+    with console.status(f"Loading {condenser}"):
+        loaded = load_condenser(condenser, target, device=device)
+    with console.status("Condensing"):
+        tokens, elapsed_ms = condense_timed(loaded, loaded.tokenize(context), ratio)
+    body = to_safetensors(tokens)
+    try:
+        output.write_bytes(body)
+    except OSError as error:
+        raise ConfigError(f"cannot write '{output}': {error.strerror}") from error
+    console.print(
+        f"{tokens.n_context_tokens:,} tokens of text became {tokens.n_condensed_tokens:,} condensed"
+        f" tokens ({tokens.compression_ratio:.2f}x) for {tokens.target_model} in {elapsed_ms:.0f}"
+        f" ms; {len(body):,} bytes in {output}",
+        markup=False,
+        soft_wrap=True,
+    )
+    write_json(
+        json_path,
+        {
+            "schema": 1,
+            "source": source,
+            "output": str(output),
+            "condenser": loaded.name,
+            "target_model": tokens.target_model,
+            "n_context_tokens": tokens.n_context_tokens,
+            "n_condensed_tokens": tokens.n_condensed_tokens,
+            "hidden_size": tokens.hidden_size,
+            "compression_ratio": tokens.compression_ratio,
+            "bytes": len(body),
+            "ms": elapsed_ms,
+        },
+    )

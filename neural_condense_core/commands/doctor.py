@@ -1,0 +1,116 @@
+"""``condense doctor``: checks that everything is here, and what this device is fast enough for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from neural_condense_core.commands import checks
+from neural_condense_core.commands.checks import Check
+from neural_condense_core.console import messages, write_json
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def examine(condenser: str | None, ratio: float) -> Iterator[Check]:
+    """Yield all checks, the quick ones first.
+
+    Parameters
+    ----------
+    condenser : to load and to time; None = all that ship, the first of them timed
+    ratio : compression ratio for the timing
+    """
+    from neural_condense_core.demo.processes import is_free
+
+    yield checks.check_python()
+    packages = checks.check_packages()
+    yield packages
+    yield from checks.check_ports(is_free)
+    if packages.status == "fail":
+        return
+    from neural_condense_core.llm import embedded
+
+    device = checks.check_device()
+    yield device
+    yield checks.check_target_model(embedded.is_cached)
+    if device.status != "fail":
+        yield from _examine_condensers(condenser, ratio)
+
+
+def _examine_condensers(condenser: str | None, ratio: float) -> Iterator[Check]:
+    from neural_condense_core.condensers.base import Condenser
+    from neural_condense_core.condensers.checkpoints import load_condenser, shipped_names
+    from neural_condense_core.demo.document import shipped
+    from neural_condense_core.llm import embedded
+
+    names = [condenser] if condenser else shipped_names()
+    if not names:
+        advice = "train one ('condense train'), and give its folder with --condenser"
+        yield Check("checkpoints", "warn", "no trained condenser ships here", advice)
+        return
+    loaded: list[Condenser] = []
+    for name in names:
+        if _wants_embedded(name) and not embedded.is_cached():
+            advice = "run 'condense demo' or 'condense ask' once, then the doctor again"
+            yield Check(f"checkpoint {name}", "warn", "not tried: no target model yet", advice)
+            continue
+        check, found = checks.check_checkpoint(name, load_condenser)
+        yield check
+        if found is not None:
+            loaded.append(found)
+    if loaded:
+        first = loaded[0]
+        yield from checks.check_speed(first, shipped().text, first.fit_ratio(1, ratio, None))
+
+
+def _wants_embedded(name: str) -> bool:
+    """Return whether loading a condenser by name would load the embedded target model."""
+    from neural_condense_core.condensers.checkpoints import read_config, resolve
+    from neural_condense_core.errors import ConfigError
+    from neural_condense_core.llm.embedded import NAME
+
+    try:
+        _, folder = resolve(name)
+        return folder is None or read_config(folder).target_model == NAME
+    except ConfigError:  # what is wrong is said when it is loaded
+        return False
+
+
+def doctor(
+    condenser: Annotated[
+        str | None,
+        typer.Option("--condenser", help="Load and time this one; default: those that ship."),
+    ] = None,
+    ratio: Annotated[float, typer.Option("--ratio", min=1, help="Context tokens a token.")] = 4.0,
+    json_path: Annotated[
+        str | None, typer.Option("--json", metavar="PATH|-", help="Checks as JSON; - is stdout.")
+    ] = None,
+) -> None:
+    """Check this installation and this device.
+
+    Raises
+    ------
+    Exit
+        With 1 where a check failed.
+    """
+    console = messages()
+    found = []
+    for check in examine(condenser, ratio):
+        _print(console, check)
+        found.append(check)
+    ok = all(check.status != "fail" for check in found)
+    write_json(json_path, {"schema": 1, "ok": ok, "checks": [asdict(check) for check in found]})
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _print(console: Console, check: Check) -> None:
+    mark = f"[{STYLES[check.status]}]{check.status:<4}[/]"
+    console.print(f"{mark} {escape(check.name)}: {escape(check.message)}", soft_wrap=True)
+    if check.advice:
+        console.print(f"     {check.advice}", style="dim", markup=False, soft_wrap=True)

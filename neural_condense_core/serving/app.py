@@ -1,0 +1,397 @@
+"""The backend's HTTP routes over an engine.
+
+Design decisions
+
+* Bodies are read and parsed here, not by the framework: counted while read, never echoed, and a
+  reply's bytes go out as the worker made them.
+* Every error, the framework's own too, has the one body of ``errors.py``.
+* A client that hangs up gives its request up; a worker never sees it.
+* Nothing here needs torch, and health answers before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from neural_condense_core.errors import (
+    DeadlineError,
+    NeuralCondenseError,
+    PayloadTooLargeError,
+    RetryableError,
+    UnavailableError,
+    UnsupportedMediaError,
+)
+from neural_condense_core.serving.engine import Engine
+from neural_condense_core.serving.jobs import Answer
+from neural_condense_core.serving.settings import ServeSettings
+from neural_condense_core.wire.accept import parse_media_type
+from neural_condense_core.wire.codec import (
+    JSON,
+    JSON_BASE64,
+    JSON_LIST,
+    MEDIA_TYPES,
+    NPY,
+    SAFETENSORS,
+    Format,
+    negotiate,
+)
+from neural_condense_core.wire.messages import (
+    MAX_BODY_BYTES,
+    CondenseReply,
+    CondenseRequest,
+    ErrorBody,
+    Info,
+    InfoLimits,
+    Live,
+    NotReady,
+    Ready,
+    parse_request,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DISCARD_FACTOR = 4
+"""How much of a body over the cap is still read, so that the client gets to see the refusal."""
+
+_STATUS_TEXT = {
+    400: "the body is not JSON",
+    404: "another target model than the one served",
+    406: "no offered format fits Accept",
+    413: "the body or the context is too long",
+    415: "the body is not application/json",
+    422: "a field is missing, of the wrong type, empty or out of range",
+    429: "too much is waiting; Retry-After says when",
+    500: "the condenser failed on this context",
+    503: "loading, draining or no worker left; Retry-After says when",
+    504: "no answer in time",
+}
+
+
+class ClientGoneError(Exception):
+    """The client hung up before its answer was ready."""
+
+
+def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
+    """Return the application; its lifespan starts and ends the engine's workers."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await engine.close()
+
+    app = FastAPI(
+        title="Neural Condense backend",
+        description="Turns a text into condensed tokens, which a frozen LLM reads as embeddings.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    routes = Routes(engine, settings)
+    app.add_api_route(
+        settings.api_path,
+        routes.condense,
+        methods=["POST"],
+        summary="Condense a text",
+        description='`{"context": "..."}` suffices; `Accept` chooses the format of the reply.',
+        response_class=Response,
+        responses=_responses(),
+        openapi_extra={"requestBody": _request_body()},
+    )
+    app.add_api_route(
+        "/health/live", routes.live, response_model=Live, summary="Whether the process answers"
+    )
+    app.add_api_route(
+        "/health/ready",
+        routes.ready,
+        summary="Whether requests are taken",
+        description="Before that, how far loading is.",
+        response_model=Ready,
+        responses={503: {"model": NotReady, "description": "not yet, or no more"}},
+    )
+    app.add_api_route(
+        "/info",
+        routes.info,
+        summary="What is served, and within which limits",
+        description="Model, width, ratios, limits and formats.",
+        response_model=Info,
+        responses={503: {"model": ErrorBody, "description": "nothing is loaded yet"}},
+    )
+    app.add_exception_handler(NeuralCondenseError, _own_error)
+    app.add_exception_handler(HTTPException, routes.framework_error)
+    app.add_exception_handler(Exception, _unforeseen_error)
+    return app
+
+
+class Routes:
+    """The endpoints.
+
+    Parameters
+    ----------
+    engine : who condenses
+    settings : limits and defaults
+    """
+
+    def __init__(self, engine: Engine, settings: ServeSettings) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.default_reply = JSON_LIST if settings.reply == "list" else JSON
+
+    async def condense(self, request: Request) -> Response:
+        """Condense one context and log how it went.
+
+        Raises
+        ------
+        NeuralCondenseError
+            It could not be; the handlers below turn it into a reply.
+        """
+        start_s = asyncio.get_running_loop().time()
+        deadline_s = start_s + self.settings.timeout_s
+        try:
+            answer = await self._answer(request, deadline_s)
+        except ClientGoneError:
+            log.info("POST %s: the client hung up", self.settings.api_path)
+            return Response(status_code=499)
+        except NeuralCondenseError as error:
+            log.info("POST %s: %d %s", self.settings.api_path, error.status, error.code)
+            raise
+        taken_ms = (asyncio.get_running_loop().time() - start_s) * 1000
+        log.info(
+            "POST %s: 200, %d tokens to %d in %.1f ms",
+            self.settings.api_path,
+            answer.n_context_tokens,
+            answer.n_condensed_tokens,
+            taken_ms,
+        )
+        return Response(answer.body, headers=dict(answer.headers))
+
+    async def live(self) -> Live:
+        """Say that the process answers."""
+        return Live()
+
+    async def ready(self) -> Response:
+        """Say whether requests are taken, and how far loading is."""
+        found = self.engine.readiness()
+        if found.state == "ready":
+            return _json(200, Ready(workers=found.workers))
+        body = NotReady(
+            state=found.state,
+            stage=found.stage,
+            done=found.done,
+            elapsed_s=found.elapsed_s,
+            reason=found.reason,
+        )
+        return _json(503, body, {"Retry-After": "1"})
+
+    async def info(self) -> Response:
+        """Say what is served and within which limits.
+
+        Raises
+        ------
+        UnavailableError
+            No worker has loaded yet.
+        """
+        loaded = self.engine.loaded
+        if loaded is None:
+            raise UnavailableError("no worker has loaded yet; see /health/ready")
+        body = Info(
+            condenser=loaded.condenser,
+            target_model=loaded.target_model,
+            hidden_size=loaded.hidden_size,
+            ratios=None if loaded.ratios is None else list(loaded.ratios),
+            default_ratio=loaded.ratio,
+            api_path=self.settings.api_path,
+            limits=InfoLimits(
+                max_body_bytes=MAX_BODY_BYTES,
+                max_context_tokens=self.settings.max_context_tokens,
+                timeout_s=self.settings.timeout_s,
+            ),
+            formats=list(MEDIA_TYPES),
+        )
+        return _json(200, body)
+
+    async def framework_error(self, request: Request, error: Exception) -> Response:
+        """Answer what the framework refuses, 404 and 405, in the one error body."""
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        headers = dict(getattr(error, "headers", None) or {})
+        if status == 404:
+            served = [f"POST {self.settings.api_path}", "GET /health/live", "GET /health/ready"]
+            served += ["GET /info", "GET /docs"]
+            message = f"no such route; served are {', '.join(served)}"
+            return _error(404, "not_found", message, {"routes": served}, headers)
+        if status == 405:
+            allowed = headers.get("allow", headers.get("Allow", ""))
+            message = f"this route does not take {request.method}; it takes {allowed}"
+            return _error(405, "method_not_allowed", message, {"allowed": allowed}, headers)
+        return _error(status, "http", "the request cannot be served", {}, headers)
+
+    async def _answer(self, request: Request, deadline_s: float) -> Answer:
+        check_content_type(request)
+        # Before the body: a client that cannot use the answer need not send the text.
+        negotiate(request.headers.get("accept"), self.default_reply)
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                body = await read_body(request, MAX_BODY_BYTES)
+        except TimeoutError:
+            raise DeadlineError("the body did not arrive in time; send it faster") from None
+        asked = parse_request(body, max_body_bytes=MAX_BODY_BYTES)
+        work = self.engine.condense(
+            asked.context,
+            self._format(request, asked),
+            deadline_s=deadline_s,
+            target_model=asked.target_model,
+            ratio=asked.ratio,
+            max_condensed_tokens=asked.max_condensed_tokens,
+        )
+        return await until_gone(request, work)
+
+    def _format(self, request: Request, asked: CondenseRequest) -> Format:
+        preferred = {None: self.default_reply, "float": JSON, "base64": JSON_BASE64}
+        prefer = preferred[asked.encoding_format]
+        if asked.encoding_format == "float" and self.settings.reply == "list":
+            prefer = JSON_LIST
+        return negotiate(request.headers.get("accept"), prefer)
+
+
+def check_content_type(request: Request) -> None:
+    """Refuse a body that says it is no JSON; one that says nothing is taken for JSON.
+
+    Raises
+    ------
+    UnsupportedMediaError
+        ``Content-Type`` is something else than ``application/json``.
+    """
+    header = request.headers.get("content-type")
+    if header is not None and parse_media_type(header)[0] != "application/json":
+        raise UnsupportedMediaError(
+            "the body must be application/json; set the Content-Type header",
+            {"supported": ["application/json"]},
+        )
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Read a body and count it on the way, whatever ``Content-Length`` says.
+
+    Parameters
+    ----------
+    request : the request
+    max_bytes : the cap; of a longer body a few times that is read and dropped, so that a client
+        that writes before it reads gets the refusal and not a broken connection
+
+    Raises
+    ------
+    PayloadTooLargeError
+        It is longer.
+    ClientGoneError
+        The client hung up half way.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= max_bytes:
+                chunks.append(chunk)
+            else:
+                chunks.clear()
+            if size > DISCARD_FACTOR * max_bytes:
+                break
+    except ClientDisconnect:
+        raise ClientGoneError from None
+    if size > max_bytes:
+        raise PayloadTooLargeError(
+            f"the body is larger than {max_bytes} bytes; send a shorter context",
+            {"limit": max_bytes},
+        )
+    return b"".join(chunks)
+
+
+async def until_gone(request: Request, work: Awaitable[T]) -> T:
+    """Await some work unless the client hangs up, which cancels it.
+
+    Raises
+    ------
+    ClientGoneError
+        It hung up.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hang_up(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGoneError
+    finally:
+        for task in (working, gone):
+            task.cancel()
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _own_error(request: Request, error: Exception) -> Response:
+    known = error if isinstance(error, NeuralCondenseError) else NeuralCondenseError("failed")
+    headers = {"Vary": "Accept"}
+    if isinstance(known, RetryableError):
+        headers["Retry-After"] = str(max(1, math.ceil(known.retry_after_s)))
+    return _error(known.status, known.code, known.message, known.detail, headers)
+
+
+async def _unforeseen_error(request: Request, error: Exception) -> Response:
+    return _error(500, "internal", "the backend failed; its log says where", {}, {})
+
+
+def _error(
+    status: int, code: str, message: str, detail: dict[str, Any], headers: dict[str, str]
+) -> Response:
+    body = ErrorBody.model_validate({"error": {"code": code, "message": message, "detail": detail}})
+    return _json(status, body, headers)
+
+
+def _json(
+    status: int,
+    body: Live | Ready | NotReady | Info | ErrorBody,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    return Response(body.model_dump_json(), status, headers, "application/json")
+
+
+def _request_body() -> dict[str, Any]:
+    schema = CondenseRequest.model_json_schema()
+    example = {"context": "Four score and seven years ago our fathers brought forth ..."}
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"required": True, "content": content}
+
+
+def _responses() -> dict[int | str, dict[str, Any]]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    matrix = CondenseReply.model_json_schema()
+    bare = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+    ok: dict[str, Any] = {
+        "description": "the condensed tokens, in the format that Accept asks for",
+        "content": {
+            JSON.content_type: {"schema": matrix},
+            JSON_LIST.content_type: {"schema": bare},
+            NPY.content_type: binary,
+            SAFETENSORS.content_type: binary,
+        },
+    }
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody, "description": text} for status, text in _STATUS_TEXT.items()
+    }
+    return {200: ok, **errors}

@@ -1,0 +1,136 @@
+"""The backend's command line: ``condense serve`` and the launchers share it.
+
+Design decisions
+
+* Every flag is spelt with ``_``, as LitServe's are, and with ``-``.
+* The flags alone are light; what serves is imported once they are right.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated
+
+import typer
+
+from neural_condense_core.errors import ConfigError, NeuralCondenseError
+from neural_condense_core.serving.settings import ServeSettings
+
+
+def _option(name: str, text: str) -> typer.models.OptionInfo:
+    spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+    option: typer.models.OptionInfo = typer.Option(*spellings, help=text)
+    return option
+
+
+def serve(
+    condenser: Annotated[
+        str, _option("condenser", "checkpoint, method, checkpoint folder or module:Class")
+    ],
+    port: Annotated[int, _option("port", "port to listen on; 0 = any free one")] = 8080,
+    devices: Annotated[str, _option("devices", "how many devices, or auto = all GPUs")] = "auto",
+    workers_per_device: Annotated[
+        int, _option("workers_per_device", "worker processes on each device")
+    ] = 1,
+    host: Annotated[str, _option("host", "address to listen on; 0.0.0.0 = all")] = "127.0.0.1",
+    target_model: Annotated[
+        str | None, _option("target_model", "model to condense for; default: the checkpoint's")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, _option("checkpoint", "trained weights in place of the condenser's own")
+    ] = None,
+    ratio: Annotated[
+        float | None, _option("ratio", "compression ratio of requests that name none; default 4")
+    ] = None,
+    max_batch_tokens: Annotated[
+        int | None,
+        _option("max_batch_tokens", "budget of a padded batch; default 256 on CPU, 16384 on GPU"),
+    ] = None,
+    max_context_tokens: Annotated[
+        int, _option("max_context_tokens", "longest context; above it 413")
+    ] = 16_384,
+    max_queued_tokens: Annotated[
+        int | None,
+        _option("max_queued_tokens", "most tokens that wait; above it 429; default 65536"),
+    ] = None,
+    timeout: Annotated[
+        float, _option("timeout", "seconds from a request's arrival to its answer; then 504")
+    ] = 60.0,
+    api_path: Annotated[str, _option("api_path", "path of the condensing endpoint")] = "/condense",
+    reply: Annotated[
+        str, _option("reply", "JSON replies that name no shape: object or list")
+    ] = "object",
+    dtype: Annotated[str, _option("dtype", "auto, float32 or bfloat16")] = "auto",
+    accelerator: Annotated[str, _option("accelerator", "auto, cpu or cuda")] = "auto",
+    logging_level: Annotated[
+        str, _option("logging_level", "debug, info, warning or error")
+    ] = "info",
+) -> None:
+    """Serve a condenser over HTTP: POST /condense, /health/live, /health/ready, /info, /docs."""
+    settings = ServeSettings(
+        condenser=condenser,
+        checkpoint=checkpoint,
+        target_model=target_model,
+        ratio=ratio,
+        host=host,
+        port=port,
+        devices=_devices(devices),
+        workers_per_device=workers_per_device,
+        accelerator=accelerator,
+        dtype=dtype,
+        max_batch_tokens=max_batch_tokens,
+        max_context_tokens=max_context_tokens,
+        max_queued_tokens=max_queued_tokens,
+        timeout_s=timeout,
+        api_path=api_path,
+        reply=reply,
+        logging_level=logging_level,
+    )
+    from neural_condense_core.serving.server import run
+
+    run(settings)
+
+
+def serve_app(default_condenser: str) -> None:
+    """Run a launcher's command line, ``serve`` with the condenser given.
+
+    Parameters
+    ----------
+    default_condenser : what is served; ``--checkpoint`` chooses other weights for it
+    """
+
+    @wraps(serve)
+    def launch(**flags: object) -> None:
+        serve(default_condenser, **flags)  # type: ignore[arg-type]
+
+    # typer reads the flags off the signature: the same ones, less the condenser.
+    signature = inspect.signature(serve, eval_str=True)
+    flags = [value for name, value in signature.parameters.items() if name != "condenser"]
+    launch.__signature__ = signature.replace(parameters=flags)  # type: ignore[attr-defined]
+    launch.__doc__ = f"Serve the {default_condenser!r} condenser over HTTP."
+    _run(launch)
+
+
+def _run(command: Callable[..., None]) -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    try:
+        app()
+    except NeuralCondenseError as error:
+        typer.echo(f"error: {error.message}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _devices(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise ConfigError(f"--devices must be a number or auto, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    _run(serve)

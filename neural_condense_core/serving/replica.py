@@ -1,0 +1,200 @@
+"""``Replica``: one worker process on one device, as the front process sees it.
+
+Where it sits: the engine holds one replica a worker and hands it batches; ``worker.py`` is what
+runs on the other side.
+
+Design decisions
+
+* A pool with a single process, one batch at a time in it: a second would move into the pool's own
+  queue, where it can no longer be given up.
+* A pool that breaks stays broken, so every load builds a new one.
+* The pipe on which the worker reports its start ends when the process does; an idle worker's
+  death is thus known at once, without polling.
+* A call that runs cannot be cancelled; past its limit the process is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+from neural_condense_core.errors import NeuralCondenseError
+from neural_condense_core.serving import worker
+from neural_condense_core.serving.jobs import Job, Loaded, Outcome, Progress, WorkerSpec
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CLOSE_TIMEOUT_S = 3.0
+"""How long an idle worker may take to end before it is killed."""
+
+
+class WorkerLostError(Exception):
+    """The worker's process is gone, or could not start.
+
+    Parameters
+    ----------
+    reason : why, as far as it is known
+    cause : what the worker itself reported, or None
+    """
+
+    def __init__(self, reason: str, cause: NeuralCondenseError | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.cause = cause
+
+
+class Replica:
+    """One worker.
+
+    Parameters
+    ----------
+    index : its number, for logs
+    spec : what it loads
+    on_death : called in the event loop when its process ends
+    """
+
+    def __init__(self, index: int, spec: WorkerSpec, on_death: Callable[[], None]) -> None:
+        self.index = index
+        self.spec = spec
+        self.progress = Progress(0, "spawn", 0.0)
+        self.alive = False
+        self._on_death = on_death
+        self._pool: ProcessPoolExecutor | None = None
+        self._reports: Connection | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, None while there is none that has reported."""
+        return self.progress.pid or None if self.alive else None
+
+    async def load(self) -> Loaded:
+        """Start a process and wait until it has answered its warm-up.
+
+        Raises
+        ------
+        WorkerLostError
+            It could not load; the reason is what it reported.
+        """
+        self.progress = Progress(0, "spawn", 0.0)
+        try:
+            with _held_signals():
+                future = self._spawn()
+            return await asyncio.wrap_future(future)
+        except BrokenProcessPool:
+            self._read_reports()
+            cause = self.progress.error
+            reason = cause.message if cause else "the worker's process died while it loaded"
+            raise WorkerLostError(reason, cause) from None
+        except Exception as error:
+            log.debug("worker %d failed its warm-up", self.index, exc_info=True)
+            await self.close()
+            cause = error if isinstance(error, NeuralCondenseError) else None
+            reason = cause.message if cause else repr(error)[:500]
+            raise WorkerLostError(f"the warm-up failed: {reason}", cause) from None
+
+    async def run(self, jobs: Sequence[Job], limit_s: float) -> list[Outcome]:
+        """Answer a batch.
+
+        Parameters
+        ----------
+        jobs : the batch
+        limit_s : seconds after which the process is held to hang, and is killed
+
+        Raises
+        ------
+        WorkerLostError
+            The process died or was killed.
+        """
+        try:
+            future = asyncio.wrap_future(self._submit(worker.run_batch, jobs))
+        except BrokenProcessPool:
+            raise WorkerLostError(f"worker {self.index} died idle") from None
+        try:
+            done, _ = await asyncio.wait({future}, timeout=limit_s)
+            if not done:
+                log.error("worker %d has been silent for %.0f s; killing it", self.index, limit_s)
+                self.kill()
+            return await future
+        except BrokenProcessPool:
+            raise WorkerLostError(f"worker {self.index} died at work") from None
+        finally:
+            # Where the wait was cancelled: whatever comes of it, nobody is there to take it.
+            future.cancel()
+
+    def kill(self) -> None:
+        """End the process at once; harmless when it is gone."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End the process: an idle one by itself, any other is killed."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        closing = asyncio.create_task(asyncio.to_thread(pool.shutdown, cancel_futures=True))
+        patience_s = CLOSE_TIMEOUT_S if self.progress.stage == "ready" else 0.0
+        await asyncio.wait({closing}, timeout=patience_s)
+        while not closing.done():
+            # Again and again: a process that has only just been started has yet to say its id.
+            self.kill()
+            await asyncio.wait({closing}, timeout=0.05)
+        self._detach()
+
+    def mark_ready(self) -> None:
+        """Note that the warm-up was answered."""
+        self.progress = Progress(self.progress.pid, "ready", 1.0)
+
+    def _spawn(self) -> Future[Loaded]:
+        context = multiprocessing.get_context("spawn")
+        self._detach()
+        self._reports, theirs = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(1, context, worker.initialize, (self.spec, theirs))
+        self.alive = True
+        future = self._pool.submit(worker.warm_up)
+        # The child has its own copy by now; without ours, the pipe ends with the child.
+        theirs.close()
+        asyncio.get_running_loop().add_reader(self._reports.fileno(), self._read_reports)
+        return future
+
+    def _submit(self, function: Callable[[Sequence[Job]], T], jobs: Sequence[Job]) -> Future[T]:
+        if self._pool is None:
+            raise BrokenProcessPool("the worker is closed")
+        return self._pool.submit(function, jobs)
+
+    def _read_reports(self) -> None:
+        try:
+            while self._reports is not None and self._reports.poll():
+                report: Progress = self._reports.recv()
+                self.progress = report
+        except (EOFError, OSError):
+            self._detach()
+            self._on_death()
+
+    def _detach(self) -> None:
+        self.alive = False
+        if self._reports is not None:
+            asyncio.get_running_loop().remove_reader(self._reports.fileno())
+            self._reports.close()
+            self._reports = None
+
+
+@contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    # A process inherits what is blocked: until the worker ignores them, a Ctrl-C must not reach it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

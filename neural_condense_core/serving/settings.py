@@ -1,0 +1,130 @@
+"""``ServeSettings``: the backend's flags, checked and frozen.
+
+Design decisions
+
+* Flags keep the words that miners know from LitServe: devices, workers_per_device, timeout,
+  api_path, accelerator.
+* Every limit that guards another is checked here, so that no request can be admitted that could
+  never be served.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from neural_condense_core.errors import ConfigError
+from neural_condense_core.serving.devices import ACCELERATORS
+
+REPLIES = ("object", "list")
+DTYPES = ("auto", "float32", "bfloat16")
+LOGGING_LEVELS = ("debug", "info", "warning", "error")
+OWN_PATHS = ("/health/live", "/health/ready", "/info", "/docs", "/openapi.json")
+
+DEFAULT_RATIO = 4.0
+DEFAULT_QUEUED_TOKENS = 65_536
+
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """What one backend serves, and within which limits.
+
+    Parameters
+    ----------
+    condenser : checkpoint, method, folder or ``module:Class``
+    checkpoint : trained weights in place of the condenser's own; None = its own
+    target_model : name or path of the model to condense for; None = the checkpoint's
+    ratio : compression ratio of requests that name none; None = 4, or the nearest offered
+    host, port : where to listen; port 0 = any free one
+    devices : how many devices; None = all GPUs, or one CPU
+    workers_per_device : processes on each device
+    accelerator : one of ``ACCELERATORS``
+    dtype : one of ``DTYPES``
+    max_batch_tokens : budget of a padded batch, tokens; None = by accelerator
+    max_context_tokens : longest context, tokens
+    max_queued_tokens : most tokens that wait at once; None = the larger of 65,536 and the longest
+        context
+    timeout_s : seconds from a request's arrival to its answer
+    api_path : path of the condensing endpoint
+    reply : one of ``REPLIES``; shape of a JSON reply when the request names none
+    logging_level : one of ``LOGGING_LEVELS``
+    """
+
+    condenser: str
+    checkpoint: str | None = None
+    target_model: str | None = None
+    ratio: float | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    devices: int | None = None
+    workers_per_device: int = 1
+    accelerator: str = "auto"
+    dtype: str = "auto"
+    max_batch_tokens: int | None = None
+    max_context_tokens: int = 16_384
+    max_queued_tokens: int | None = None
+    timeout_s: float = 60.0
+    api_path: str = "/condense"
+    reply: str = "object"
+    logging_level: str = "info"
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises
+        ------
+        ConfigError
+            A field is out of its range; the message names the flag.
+        """
+        self._check_choices()
+        self._check_numbers()
+        if not _PATH.fullmatch(self.api_path) or self.api_path in OWN_PATHS:
+            raise ConfigError(
+                f"--api_path must look like /condense and be none of {', '.join(OWN_PATHS)}; "
+                f"got {self.api_path!r}"
+            )
+        if self.queued_tokens < self.max_context_tokens:
+            raise ConfigError(
+                "--max_queued_tokens must be at least --max_context_tokens, or the longest "
+                f"contexts could never wait: {self.queued_tokens} < {self.max_context_tokens}"
+            )
+
+    @property
+    def queued_tokens(self) -> int:
+        """Most tokens that wait at once."""
+        if self.max_queued_tokens is None:
+            return max(DEFAULT_QUEUED_TOKENS, self.max_context_tokens)
+        return self.max_queued_tokens
+
+    def _check_choices(self) -> None:
+        choices = {
+            "accelerator": ACCELERATORS,
+            "dtype": DTYPES,
+            "reply": REPLIES,
+            "logging_level": LOGGING_LEVELS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"--{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
+                )
+
+    def _check_numbers(self) -> None:
+        least = {
+            "devices": 1,
+            "workers_per_device": 1,
+            "ratio": 1,
+            "max_batch_tokens": 1,
+            "max_context_tokens": 1,
+            "max_queued_tokens": 1,
+        }
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value < float("inf"):
+                raise ConfigError(f"--{name} must be at least {low}, got {value}")
+        if not 0 < self.timeout_s < float("inf"):
+            raise ConfigError(f"--timeout must be above 0 seconds, got {self.timeout_s}")
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")

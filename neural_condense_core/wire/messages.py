@@ -1,0 +1,237 @@
+"""The JSON messages of a backend, by the field names that are on the wire.
+
+Where it sits: the backend parses requests and describes its API with these; clients read health,
+information and errors with them. The matrix itself goes through ``wire/codec.py``: the reply
+models here say what it looks like and are never filled for a real one.
+
+Design decisions
+
+* Fields that are not known are ignored, in requests and in replies: clients written for other
+  backends send more than we read, and a client must survive a newer backend. What is known is
+  strict: a number in quotes is a wrong type.
+* An error names the field and the rule it broke and never the value: contexts are private. For the
+  same reason no parser's exception is chained, as those hold the input.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+
+from neural_condense_core.errors import (
+    CodecError,
+    MalformedJsonError,
+    PayloadTooLargeError,
+    RequestError,
+)
+
+MAX_BODY_BYTES = 4_000_000
+MAX_NAME_CHARS = 256
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class CondenseRequest(_Message):
+    """Body of ``POST /condense``; ``{"context": "..."}`` alone is valid."""
+
+    context: str = Field(min_length=1, description="the text to condense; not only whitespace")
+    target_model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_NAME_CHARS,
+        description="the model that will read the condensed tokens; absent = the one served",
+    )
+    ratio: float | None = Field(
+        default=None, ge=1, description="context tokens per condensed token; absent = the default"
+    )
+    max_condensed_tokens: int | None = Field(
+        default=None, ge=1, description="never exceeded; the ratio rises to keep it"
+    )
+    encoding_format: Literal["float", "base64"] | None = Field(
+        default=None, description="how JSON carries the matrix, where Accept leaves it open"
+    )
+
+    @field_validator("context")
+    @classmethod
+    def _not_blank(cls, context: str) -> str:
+        if not context.strip():
+            raise ValueError("must not be only whitespace")
+        return context
+
+
+class CondenseReply(_Message):
+    """The JSON object that answers ``POST /condense``."""
+
+    compressed_tokens: list[list[float]] = Field(description="n_condensed_tokens rows, hidden wide")
+    target_model: str
+    n_context_tokens: int = Field(ge=1)
+    n_condensed_tokens: int = Field(ge=1)
+    positions: list[int] | None = Field(
+        default=None, description="centre of each condensed token in the context, from 0"
+    )
+
+
+class CondenseReplyBase64(_Message):
+    """The JSON object for ``encoding_format`` or ``Accept`` parameter ``encoding=base64``."""
+
+    compressed_tokens_b64: str = Field(description="base64 of npy bytes")
+    dtype: Literal["float32", "float16"]
+    shape: tuple[int, int]
+    target_model: str
+    n_context_tokens: int = Field(ge=1)
+    n_condensed_tokens: int = Field(ge=1)
+    positions: list[int] | None = None
+
+
+class ErrorInfo(_Message):
+    """What went wrong."""
+
+    code: str = Field(description="stable, for programs")
+    message: str = Field(description="what happened and what to do, for people")
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class ErrorBody(_Message):
+    """Body of every reply with status 400 or above, health apart."""
+
+    error: ErrorInfo
+
+
+class Live(_Message):
+    """Body of ``GET /health/live``: the process answers."""
+
+    state: Literal["live"] = "live"
+
+
+class NotReady(_Message):
+    """Body of ``GET /health/ready`` with status 503."""
+
+    state: Literal["loading", "draining", "failed"]
+    stage: str = Field(default="", description='what is being done, "weights" for example')
+    done: float | None = Field(default=None, ge=0, le=1, description="share of the stage; or null")
+    elapsed_s: float = Field(default=0.0, ge=0)
+    reason: str | None = Field(default=None, description="why it failed or drains")
+
+
+class Ready(_Message):
+    """Body of ``GET /health/ready`` with status 200."""
+
+    state: Literal["ready"] = "ready"
+    workers: int = Field(ge=1)
+
+
+Health = Annotated[NotReady | Ready, Field(discriminator="state")]
+_HEALTH: TypeAdapter[NotReady | Ready] = TypeAdapter(Health)
+
+
+class InfoLimits(_Message):
+    """What a backend accepts."""
+
+    max_body_bytes: int
+    max_context_tokens: int
+    timeout_s: float
+
+
+class Info(_Message):
+    """Body of ``GET /info``."""
+
+    condenser: str = Field(description="name of the method or checkpoint")
+    target_model: str
+    hidden_size: int | None = Field(default=None, description="null until a worker has loaded")
+    ratios: list[int] | None = Field(default=None, description="ratios on offer; null = any from 1")
+    default_ratio: float | None = None
+    api_path: str = "/condense"
+    limits: InfoLimits
+    formats: list[str] = Field(description="media types for Accept")
+
+
+def parse_request(body: bytes, *, max_body_bytes: int = MAX_BODY_BYTES) -> CondenseRequest:
+    """Read the body of ``POST /condense``.
+
+    Parameters
+    ----------
+    body : as it came
+    max_body_bytes : the cap, bytes
+
+    Raises
+    ------
+    PayloadTooLargeError
+        The body is larger.
+    MalformedJsonError
+        The body is not JSON in UTF-8.
+    RequestError
+        A field is missing, of the wrong type or out of range; detail names each and its fault.
+    """
+    if len(body) > max_body_bytes:
+        message = f"the body is larger than {max_body_bytes} bytes; send a shorter context"
+        raise PayloadTooLargeError(message, {"limit": max_body_bytes})
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise MalformedJsonError('the body is not JSON; send {"context": "..."}') from None
+    if not isinstance(parsed, dict):
+        raise RequestError('the body is not a JSON object; send {"context": "..."}')
+    try:
+        return CondenseRequest.model_validate(parsed)
+    except ValidationError as error:
+        faults = _faults(error)
+    listed = "; ".join(f"{field}: {fault}" for field, fault in faults.items())
+    raise RequestError(f"invalid request: {listed}", {"fields": faults})
+
+
+def parse_error(body: bytes) -> ErrorInfo | None:
+    """Return what an error body from outside says; None if it is not of ours."""
+    try:
+        return ErrorBody.model_validate(orjson.loads(body)).error
+    except (orjson.JSONDecodeError, ValidationError):
+        return None
+
+
+def parse_health(body: bytes) -> NotReady | Ready:
+    """Read the body of ``GET /health/ready``, of either status.
+
+    Raises
+    ------
+    CodecError
+        It is something else.
+    """
+    try:
+        return _HEALTH.validate_python(orjson.loads(body))
+    except (orjson.JSONDecodeError, ValidationError):
+        raise CodecError("not the body of /health/ready", {"reason": "header"}) from None
+
+
+def parse_info(body: bytes) -> Info:
+    """Read the body of ``GET /info``.
+
+    Raises
+    ------
+    CodecError
+        It is something else.
+    """
+    try:
+        return Info.model_validate(orjson.loads(body))
+    except (orjson.JSONDecodeError, ValidationError):
+        raise CodecError("not the body of /info", {"reason": "header"}) from None
+
+
+def _faults(error: ValidationError) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        field = str(item["loc"][0]) if item["loc"] else "body"
+        fault = item["msg"].removeprefix("Value error, ")
+        found.setdefault(field, fault)
+    return found

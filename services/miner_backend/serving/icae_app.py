@@ -1,0 +1,6 @@
+"""Serve the In-Context Autoencoder: ``python icae_app.py --port 8080 --devices 1``."""
+
+from neural_condense_core.serving.cli import serve_app
+
+if __name__ == "__main__":
+    serve_app("icae")

@@ -1,0 +1,230 @@
+"""Items from parquet files: what they hold, how they are spread, which files are refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from neural_condense_core.errors import ConfigError
+from neural_condense_core.evaluation import tasks
+from neural_condense_core.evaluation.tasks import (
+    MAX_WINDOWS_PER_TITLE,
+    Passage,
+    Question,
+    answer_items,
+    build_items,
+    continuation_items,
+    load_prose,
+    load_qa,
+    reconstruction_items,
+)
+
+
+class Letters:
+    """A tokenizer of one token a letter, enough of a target model for building items."""
+
+    def tokenize(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+TARGET: Any = Letters()
+
+
+def passages(n_titles: int = 6, n_chars: int = 9000) -> list[Passage]:
+    return [
+        Passage(source, f"{source} {k}", " ".join(f"{source}{k}-{i}" for i in range(n_chars // 7)))
+        for source in ("x", "y")
+        for k in range(n_titles)
+    ]
+
+
+def question(source: str, group: str, context: str, answer: str = "gold") -> Question:
+    return Question(source, group, context, f"what about {context[:9]}?", answer)
+
+
+def text_of(passage: Passage, ids: Sequence[int]) -> bool:
+    return TARGET.decode(ids) in passage.text
+
+
+def test_continuation_items_are_consecutive_text() -> None:
+    given = passages()
+    items = continuation_items(TARGET, given, 10, 0)
+    by_title = {passage.title: passage for passage in given}
+    for item in items:
+        assert (len(item.context_ids), len(item.bridge_ids), len(item.target_ids)) == (256, 32, 64)
+        whole = (*item.context_ids, *item.bridge_ids, *item.target_ids)
+        assert text_of(by_title[item.document], whole)
+        assert item.source == by_title[item.document].source
+    assert Counter(item.source for item in items) == {"x": 5, "y": 5}
+    assert len({item.document for item in items}) == 10
+
+
+def test_windows_start_at_a_word_and_do_not_overlap() -> None:
+    given = passages(n_titles=1, n_chars=40_000)
+    items = continuation_items(TARGET, given, 99, 0)
+    assert Counter(item.source for item in items) == {
+        "x": MAX_WINDOWS_PER_TITLE,
+        "y": MAX_WINDOWS_PER_TITLE,
+    }
+    for source in ("x", "y"):
+        text = next(passage.text for passage in given if passage.source == source)
+        starts = sorted(
+            text.index(TARGET.decode(item.context_ids)) for item in items if item.source == source
+        )
+        assert all(start == 0 or text[start - 1] == " " for start in starts)
+        assert all(b - a >= 352 for a, b in pairwise(starts))
+
+
+def test_a_title_of_many_texts_counts_once() -> None:
+    given = [Passage("x", "Introduction", passage.text) for passage in passages()]
+    assert len(continuation_items(TARGET, given, 99, 0)) == MAX_WINDOWS_PER_TITLE
+
+
+def test_too_short_texts_give_no_window() -> None:
+    assert continuation_items(TARGET, [Passage("x", "t", "a" * 351)], 9, 0) == []
+    assert len(continuation_items(TARGET, [Passage("x", "t", "a" * 352)], 9, 0)) == 1
+
+
+def test_reconstruction_target_is_the_context() -> None:
+    for item in reconstruction_items(TARGET, passages(), 4, 0):
+        assert len(item.context_ids) == 128
+        assert item.context_ids == item.target_ids
+
+
+@pytest.mark.parametrize("make", [continuation_items, reconstruction_items])
+def test_window_items_are_deterministic_by_seed(make: Any) -> None:
+    assert make(TARGET, passages(), 6, 1) == make(TARGET, passages(), 6, 1)
+    assert make(TARGET, passages(), 6, 1) != make(TARGET, passages(), 6, 2)
+
+
+def test_answer_contexts_are_never_cut() -> None:
+    given = [question("s", f"g{n}", "c" * n) for n in (63, 64, 512, 513)]
+    items = answer_items(TARGET, given, 9, 0)
+    assert sorted(len(item.context_ids) for item in items) == [64, 512]
+    assert {TARGET.decode(item.target_ids) for item in items} == {"gold"}
+    assert {item.question for item in items} == {"what about ccccccccc?"}
+
+
+def test_answers_are_spread_over_sources_groups_and_contexts() -> None:
+    given = [
+        question(source, f"g{g}", f"{source}{g}{c}" + "." * 100, answer=f"{q}")
+        for source, groups in (("a", 1), ("b", 4))
+        for g in range(groups)
+        for c in range(3)
+        for q in range(5)
+    ]
+    items = answer_items(TARGET, given, 8, 0)
+    assert Counter(item.source for item in items) == {"a": 4, "b": 4}
+    assert len({item.document for item in items if item.source == "b"}) == 4
+    # the one group of source a gives a second question on a context only after the third context
+    assert Counter(i.context_ids for i in items if i.source == "a").most_common(1)[0][1] == 2
+    assert answer_items(TARGET, given, 8, 0) == items
+    assert len(answer_items(TARGET, given, 999, 0)) == len(given)
+
+
+def test_load_qa_takes_the_first_answer_and_skips_rows_without(tmp_path: Path) -> None:
+    row = {"source": "s", "group": "g", "context": "c", "question": " q? ", "answers": [" a ", "b"]}
+    rows = [
+        row,
+        row | {"answers": []},
+        row | {"answers": None},
+        row | {"answers": [" "]},
+        row | {"context": " "},
+        row | {"group": None, "context": "d"},
+    ]
+    assert load_qa(write(tmp_path, rows)) == [
+        Question("s", "g", "c", "q?", "a"),
+        Question("s", "d", "d", "q?", "a"),
+    ]
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    path = folder / "file.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+PROSE_ROW = {"source": "s", "title": "t", "text": "x"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"source": "s", "title": "t"}], "lacks the column 'text'; it has source, title"),
+        ([PROSE_ROW | {"text": 3}], "column 'text' must be string, it is int64"),
+        ([PROSE_ROW | {"text": ["x"]}], "column 'text' must be string"),
+        ([PROSE_ROW | {"text": " \n"}], "has no usable row"),
+    ],
+)
+def test_wrong_prose_files(tmp_path: Path, rows: list[dict[str, Any]], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_prose(write(tmp_path, rows))
+    assert says in caught.value.message
+
+
+def test_answers_must_be_a_list(tmp_path: Path) -> None:
+    row = {"source": "s", "group": "g", "context": "c", "question": "q", "answers": "a"}
+    with pytest.raises(ConfigError, match="'answers' must be list<string>"):
+        load_qa(write(tmp_path, [row]))
+
+
+def test_not_parquet_and_missing_and_empty(tmp_path: Path) -> None:
+    path = tmp_path / "file.parquet"
+    with pytest.raises(ConfigError, match="no such file"):
+        load_prose(path)
+    path.write_text("source,title,text\n")
+    with pytest.raises(ConfigError, match="no parquet file"):
+        load_prose(path)
+    empty = pa.schema([(name, pa.string()) for name in tasks.PROSE_COLUMNS]).empty_table()
+    pq.write_table(empty, path)
+    with pytest.raises(ConfigError, match="no usable row"):
+        load_prose(path)
+
+
+def test_build_items_makes_what_the_files_allow(prose_file: Path, qa_file: Path) -> None:
+    def built(prose: Path | None, qa: Path | None, chosen: Any = None) -> list[str]:
+        return list(build_items(TARGET, chosen, prose, qa, limit=4, seed=0))
+
+    assert built(prose_file, qa_file) == ["continuation", "answer", "reconstruction"]
+    assert built(prose_file, None) == ["continuation", "reconstruction"]
+    assert built(None, qa_file) == ["answer", "reconstruction"]
+    assert built(prose_file, qa_file, ("answer",)) == ["answer"]
+
+
+@pytest.mark.parametrize(
+    ("with_prose", "with_qa", "chosen", "says"),
+    [
+        (False, False, None, "--prose"),
+        (True, False, ("answer",), "'answer' needs --qa"),
+        (False, True, ("continuation",), "'continuation' needs --prose"),
+    ],
+)
+def test_build_items_refuses(
+    prose_file: Path, qa_file: Path, with_prose: bool, with_qa: bool, chosen: Any, says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_items(
+            TARGET,
+            chosen,
+            prose_file if with_prose else None,
+            qa_file if with_qa else None,
+            limit=4,
+            seed=0,
+        )
+    assert says in caught.value.message
+
+
+def test_one_document_is_too_little(tmp_path: Path) -> None:
+    path = write(tmp_path, [PROSE_ROW | {"text": "word " * 3000}])
+    with pytest.raises(ConfigError, match="at least two documents"):
+        build_items(TARGET, ("continuation",), path, None, limit=4, seed=0)

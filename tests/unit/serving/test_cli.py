@@ -1,0 +1,103 @@
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from neural_condense_core.errors import ConfigError
+from neural_condense_core.serving import cli, server
+from neural_condense_core.serving.settings import ServeSettings
+
+
+@pytest.fixture
+def served(monkeypatch):
+    found = []
+    monkeypatch.setattr(server, "run", found.append)
+    return found
+
+
+def invoke(*args):
+    app = typer.Typer()
+    app.command()(cli.serve)
+    return CliRunner().invoke(app, args)
+
+
+FLAGS = [
+    ("port", "9000", "port", 9000),
+    ("host", "0.0.0.0", "host", "0.0.0.0"),
+    ("devices", "2", "devices", 2),
+    ("devices", "auto", "devices", None),
+    ("workers_per_device", "3", "workers_per_device", 3),
+    ("target_model", "toy", "target_model", "toy"),
+    ("checkpoint", "folder", "checkpoint", "folder"),
+    ("ratio", "8", "ratio", 8.0),
+    ("max_batch_tokens", "77", "max_batch_tokens", 77),
+    ("max_context_tokens", "99", "max_context_tokens", 99),
+    ("max_queued_tokens", "20000", "max_queued_tokens", 20_000),
+    ("timeout", "1.5", "timeout_s", 1.5),
+    ("api_path", "/v1/condense", "api_path", "/v1/condense"),
+    ("reply", "list", "reply", "list"),
+    ("dtype", "float32", "dtype", "float32"),
+    ("accelerator", "cpu", "accelerator", "cpu"),
+    ("logging_level", "debug", "logging_level", "debug"),
+]
+
+
+@pytest.mark.parametrize("dash", ["_", "-"])
+@pytest.mark.parametrize(("flag", "text", "field", "value"), FLAGS)
+def test_every_flag_reaches_the_settings_in_both_spellings(served, dash, flag, text, field, value):
+    result = invoke("--condenser", "echo", f"--{flag.replace('_', dash)}", text)
+    assert result.exit_code == 0, result.output
+    assert served == [ServeSettings(**{"condenser": "echo", field: value})]
+
+
+def test_defaults(served):
+    assert invoke("--condenser", "echo").exit_code == 0
+    assert served == [ServeSettings("echo")]
+
+
+def test_the_table_above_names_every_setting():
+    named = {field for _, _, field, _ in FLAGS}
+    assert named | {"condenser"} == set(ServeSettings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--condenser", "echo", "--max_batch_token", "3"), "--max_batch_tokens"),
+        (("--condenser", "echo", "--port", "many"), "--port"),
+        ((), "--condenser"),
+    ],
+)
+def test_usage_errors_exit_2_with_a_hint(served, args, said):
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not served
+
+
+@pytest.mark.parametrize("devices", ["0", "-1", "two", "1.5", "٣"])
+def test_devices_is_a_number_or_auto(served, devices):
+    result = invoke("--condenser", "echo", "--devices", devices)
+    assert isinstance(result.exception, ConfigError)
+    assert "--devices" in result.exception.message
+
+
+def test_a_launcher_serves_its_condenser(served, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["icae_app.py", "--port", "9000", "--workers-per-device", "2"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.serve_app("icae")
+    assert stopped.value.code == 0
+    assert served == [ServeSettings("icae", port=9000, workers_per_device=2)]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"), [(["--condenser", "echo"], "--condenser"), (["--reply", "x"], "--reply")]
+)
+def test_a_launcher_turns_errors_into_a_message_and_exit_2(served, monkeypatch, capsys, args, said):
+    monkeypatch.setattr(sys, "argv", ["icae_app.py", *args])
+    with pytest.raises(SystemExit) as stopped:
+        cli.serve_app("icae")
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not served

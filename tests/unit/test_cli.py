@@ -1,0 +1,141 @@
+"""The ``condense`` command: names, helps, spellings, and errors as exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from neural_condense_core import cli
+from neural_condense_core.errors import (
+    BackendError,
+    ConfigError,
+    NeuralCondenseError,
+    TargetModelError,
+)
+from neural_condense_core.registry import import_target
+
+RUNNER = CliRunner()
+
+
+def run(*args: str):
+    return RUNNER.invoke(cli.app, list(args))
+
+
+def failing(kind: Annotated[str, typer.Option("--the_kind")] = "config") -> None:
+    """Fail in some way."""
+    errors = {
+        "config": ConfigError("[a] flag is wrong"),
+        "target": TargetModelError("no model"),
+        "backend": BackendError("nobody there"),
+        "short": NeuralCondenseError("fell short"),
+    }
+    raise errors[kind]
+
+
+@pytest.fixture
+def failing_command(monkeypatch):
+    monkeypatch.setitem(cli.COMMANDS, "models", cli.Entry(f"{__name__}:failing", "Fail."))
+    monkeypatch.setattr(cli, "import_target", lambda target: failing)
+
+
+def test_help_lists_all_commands():
+    result = run("--help")
+    assert result.exit_code == 0
+    for name, entry in cli.COMMANDS.items():
+        assert name in result.output
+        assert entry.help[:30] in result.output
+
+
+def test_the_issue_s_commands_are_there():
+    assert set(cli.COMMANDS) == {
+        "text", "ask", "eval", "train", "serve", "models", "demo", "doctor",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_each_help_is_the_first_line_of_its_function(name):
+    entry = cli.COMMANDS[name]
+    function = import_target(entry.target)
+    assert inspect.getdoc(function).splitlines()[0] == entry.help
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert "--help" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["servee"], "Did you mean 'serve'?"),
+        (["--debugg"], "--debug"),
+        (["models", "--jsn", "-"], "--json"),
+        (["text", "a.txt"], "Missing option"),
+        ([], "Usage"),
+    ],
+)
+def test_wrong_usage_exits_2_and_suggests(args, said):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("config", 2), ("target", 3), ("backend", 3), ("short", 1)]
+)
+@pytest.mark.usefixtures("failing_command")
+def test_an_error_of_ours_is_its_message_and_its_exit_code(kind, code):
+    result = run("models", "--the_kind", kind)
+    assert result.exit_code == code
+    assert "error" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("failing_command")
+def test_debug_shows_the_traceback_and_keeps_the_exit_code():
+    result = run("--debug", "models")
+    assert result.exit_code == 2
+    assert "[a] flag is wrong" in result.stderr
+
+
+@pytest.mark.usefixtures("failing_command")
+@pytest.mark.parametrize("flag", ["--the_kind", "--the-kind"])
+def test_options_may_be_spelt_either_way(flag):
+    assert run("models", flag, "target").exit_code == 3
+
+
+def test_help_loads_neither_torch_nor_the_commands():
+    code = (
+        "import sys\n"
+        "sys.argv = ['condense', '--help']\n"
+        "from neural_condense_core.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'fastapi', 'numpy', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage: condense" in done.stdout
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "neural_condense_core.cli", "servee"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Did you mean 'serve'?" in done.stderr
+    assert done.stdout == ""
