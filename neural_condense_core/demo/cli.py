@@ -64,7 +64,7 @@ def demo(
     ] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max_new_tokens", min=1, max=1024, help="Longest answer.")
-    ] = 32,
+    ] = 24,
     ready_timeout: Annotated[
         float, typer.Option("--ready_timeout", min=1, help="Seconds the backends may load.")
     ] = 300.0,

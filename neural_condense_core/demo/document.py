@@ -7,6 +7,8 @@ Design decisions
 * Content recovery C compares with the condensed tokens of *another* document of the same source.
   That is the neighbouring chapter; it serves for ``--file`` as well, where the source is unknown,
   and is cut to the document's length: what fits the target model once then fits it twice.
+* The questions that ship are ones whose gold answers the full text makes likelier for the embedded
+  model: where it does not, there is nothing to recover. No condenser was looked at for the choice.
 * A question needs no gold answer. Without one, what the target model answers from the full text
   stands in for it, since R and C ask how near the condensed tokens come to the full text.
 """

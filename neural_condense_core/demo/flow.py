@@ -61,7 +61,7 @@ class DemoSettings:
     first_port: int = 8080
     ready_timeout_s: float = 300.0
     request_timeout_s: float = 120.0
-    max_new_tokens: int = 32
+    max_new_tokens: int = 24
 
 
 def specified_backends(target_model: str | None) -> list[Backend]:

@@ -97,7 +97,6 @@ def evaluate(
         int,
         typer.Option(
             "--greedy_limit",
-            "--greedy-limit",
             min=0,
             help="Reconstruction items that the model also writes by itself.",
         ),
@@ -254,6 +253,7 @@ def _progress() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
         console=messages(),
+        transient=True,
     )
     with bar:
         task = bar.add_task("loading", total=None)

@@ -147,7 +147,7 @@ def measure(target: TargetLLM, items: Sequence[Item], contexts: Sequence[Segment
         likelihoods = target.loglikelihood(
             [prompts[i][len(shared) :] for i in members],
             [items[i].target_ids for i in members],
-            prefix=target.prefill(shared) if shared else None,
+            prefix=target.prefill(shared),
         )
         found.update(zip(members, likelihoods, strict=True))
     ordered = [found[i] for i in range(len(prompts))]
@@ -167,23 +167,21 @@ def _shared_beginnings(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, list
     by_beginning: dict[tuple[object, ...], list[int]] = {}
     for i, prompt in enumerate(prompts):
         key = tuple(
-            segment.ids if isinstance(segment, TokenIds) else id(segment.embeds)
+            segment.ids
+            if isinstance(segment, TokenIds)
+            else (id(segment.embeds), id(segment.positions), segment.span)
             for segment in prompt[:-1]
         )
         by_beginning.setdefault(key, []).append(i)
-    rest: list[int] = []
+    by_head: dict[Segment, list[int]] = {}
     for members in by_beginning.values():
         beginning = prompts[members[0]][:-1]
         if (len(members) - 1) * prompt_length(beginning) >= MIN_SHARED_ROWS:
             yield beginning, members
         else:
-            rest += members
-    if rest:
-        head = prompts[rest[0]][0]
-        common = isinstance(head, TokenIds) and all(
-            len(prompts[i]) > 1 and prompts[i][0] == head for i in rest
-        )
-        yield ((head,) if common else ()), rest
+            by_head.setdefault(beginning[0], []).extend(members)
+    for head, members in by_head.items():
+        yield (head,), members
 
 
 @dataclass(frozen=True, eq=False)

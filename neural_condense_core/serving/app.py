@@ -33,6 +33,7 @@ from neural_condense_core.errors import (
 )
 from neural_condense_core.serving.engine import Engine
 from neural_condense_core.serving.jobs import Answer
+from neural_condense_core.serving.openapi import condense_body, condense_responses
 from neural_condense_core.serving.settings import ServeSettings
 from neural_condense_core.wire.accept import parse_media_type
 from neural_condense_core.wire.codec import (
@@ -40,14 +41,11 @@ from neural_condense_core.wire.codec import (
     JSON_BASE64,
     JSON_LIST,
     MEDIA_TYPES,
-    NPY,
-    SAFETENSORS,
     Format,
     negotiate,
 )
 from neural_condense_core.wire.messages import (
     MAX_BODY_BYTES,
-    CondenseReply,
     CondenseRequest,
     ErrorBody,
     Info,
@@ -64,19 +62,6 @@ T = TypeVar("T")
 
 DISCARD_FACTOR = 4
 """How much of a body over the cap is still read, so that the client gets to see the refusal."""
-
-_STATUS_TEXT = {
-    400: "the body is not JSON",
-    404: "another target model than the one served",
-    406: "no offered format fits Accept",
-    413: "the body or the context is too long",
-    415: "the body is not application/json",
-    422: "a field is missing, of the wrong type, empty or out of range",
-    429: "too much is waiting; Retry-After says when",
-    500: "the condenser failed on this context",
-    503: "loading, draining or no worker left; Retry-After says when",
-    504: "no answer in time",
-}
 
 
 class ClientGoneError(Exception):
@@ -108,8 +93,8 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
         summary="Condense a text",
         description='`{"context": "..."}` suffices; `Accept` chooses the format of the reply.',
         response_class=Response,
-        responses=_responses(),
-        openapi_extra={"requestBody": _request_body()},
+        responses=condense_responses(),
+        openapi_extra={"requestBody": condense_body()},
     )
     app.add_api_route(
         "/health/live", routes.live, response_model=Live, summary="Whether the process answers"
@@ -369,29 +354,3 @@ def _json(
     headers: dict[str, str] | None = None,
 ) -> Response:
     return Response(body.model_dump_json(), status, headers, "application/json")
-
-
-def _request_body() -> dict[str, Any]:
-    schema = CondenseRequest.model_json_schema()
-    example = {"context": "Four score and seven years ago our fathers brought forth ..."}
-    content = {"application/json": {"schema": schema, "example": example}}
-    return {"required": True, "content": content}
-
-
-def _responses() -> dict[int | str, dict[str, Any]]:
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    matrix = CondenseReply.model_json_schema()
-    bare = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-    ok: dict[str, Any] = {
-        "description": "the condensed tokens, in the format that Accept asks for",
-        "content": {
-            JSON.content_type: {"schema": matrix},
-            JSON_LIST.content_type: {"schema": bare},
-            NPY.content_type: binary,
-            SAFETENSORS.content_type: binary,
-        },
-    }
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody, "description": text} for status, text in _STATUS_TEXT.items()
-    }
-    return {200: ok, **errors}

@@ -34,6 +34,9 @@ class Recipe:
         embedding of the context token at its own position; for methods that start from nothing
     kl_weight : weight of KL(teacher with the full text || student) on continuation and answers
     ce_weight : weight of cross-entropy on the same
+    swap_weight : weight of the term that makes another document's condensed tokens the worse ones
+    swap_margins : objective -> by how many nats per token they are to be worse; about what the
+        full text of another document costs there
     lr_adapter, lr_head : peak learning rates of the LoRA adapters and of everything else
     warmup : steps of linear warm-up
     final_lr : share of the peak that the cosine schedule ends at
@@ -57,6 +60,8 @@ class Recipe:
     imitation_steps: int = 0
     kl_weight: float = 1.0
     ce_weight: float = 0.2
+    swap_weight: float = 0.0
+    swap_margins: dict[str, float] = field(default_factory=dict)
     lr_adapter: float = 5e-4
     lr_head: float = 1e-3
     warmup: int = 20
@@ -74,7 +79,7 @@ class Recipe:
         ConfigError
             An objective is unknown, or a number is out of range.
         """
-        for name in self.objectives:
+        for name in (*self.objectives, *self.swap_margins):
             if name not in OBJECTIVES:
                 raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
         if self.steps < 1 or self.batch < 1:

@@ -25,7 +25,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, softplus
 
 from neural_condense_core.llm.base import Prompt, Segment, token_ids
 from neural_condense_core.llm.hf import HFPrefix, HFTarget, expand_cache
@@ -227,3 +227,19 @@ def imitation_loss(embeds: Tensor, wanted: Tensor, scale: float) -> tuple[Tensor
     """
     loss = mse_loss(embeds.float(), wanted.float()) / scale**2
     return loss, float(loss.detach())
+
+
+def swap_loss(own: Tensor, swapped: Tensor, batch: Batch, margin: float) -> Tensor:
+    """Return how far another document's condensed tokens are from being worse by a margin.
+
+    What condensed tokens of any document achieve is style; this asks that they say what *this*
+    one says. Zero in the limit, ``margin`` where both do equally well.
+
+    Parameters
+    ----------
+    own, swapped : (n_labels, vocab) logits behind the right and another document's tokens
+    batch : with the labels
+    margin : nats per token
+    """
+    labels = batch.labels[batch.labels != IGNORED].to(own.device)
+    return softplus(margin - cross_entropy(swapped, labels) + cross_entropy(own, labels))

@@ -40,6 +40,7 @@ from neural_condense_core.training.objectives import (
     Reader,
     batch_loss,
     imitation_loss,
+    swap_loss,
 )
 
 LR_GROUPS = ("adapter", "head")
@@ -151,7 +152,13 @@ class Trainer:
         has_teacher = batch.objective != "reconstruction" and self.recipe.kl_weight > 0
         teacher = self.reader.teacher_logprobs(batch) if has_teacher else None
         logits = self.reader.logits(embeds, batch)
-        return batch_loss(logits, batch, teacher, self.recipe.ce_weight, self.recipe.kl_weight)
+        recipe = self.recipe
+        loss, nats = batch_loss(logits, batch, teacher, recipe.ce_weight, recipe.kl_weight)
+        margin = recipe.swap_margins.get(batch.objective, 0.0)
+        if recipe.swap_weight > 0 and margin > 0 and len(ids) > 1:
+            swapped = self.reader.logits(embeds.roll(1, 0), batch)
+            loss = loss + recipe.swap_weight * swap_loss(logits, swapped, batch, margin)
+        return loss, nats
 
     def _lr_factor(self) -> float:
         """Linear warm-up, then cosine to ``final_lr`` at the last step."""

@@ -21,7 +21,7 @@ from neural_condense_core.condensers.icae_spans import (
     embedding_statistics,
 )
 from neural_condense_core.errors import CheckpointError, ConfigError, RequestError
-from neural_condense_core.llm.hf import load_target
+from neural_condense_core.llm.hf import _load_target, load_target
 
 SMALL = {"n_layers": 2, "lora_r": 4, "lora_alpha": 8}
 WEIGHTS = "condenser.safetensors"

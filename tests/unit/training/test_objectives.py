@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from neural_condense_core.training.objectives import (
     Reader,
     batch_loss,
     imitation_loss,
+    swap_loss,
 )
 
 
@@ -115,3 +117,18 @@ def test_imitation_is_perfect_for_the_embeddings_themselves(
     loss, shown = imitation_loss(torch.zeros_like(wanted), wanted, target.embedding_scale)
     assert shown == pytest.approx(float(loss))
     assert 0.3 < shown < 3  # embeddings are one scale large
+
+
+def test_the_swap_term_falls_as_the_other_document_gets_worse(
+    batches: BatchMaker, target: HFTarget
+) -> None:
+    batch = batches.draw("reconstruction", random.Random(0), 2)
+    labels = batch.labels[batch.labels != IGNORED]
+    right = 9 * torch.nn.functional.one_hot(labels, 259).float()
+    wrong = 9 * torch.nn.functional.one_hot((labels + 1) % 259, 259).float()
+    equal, good, bad = (
+        float(swap_loss(own, other, batch, 2.0))
+        for own, other in ((right, right), (right, wrong), (wrong, right))
+    )
+    assert good < 0.01 < equal < bad
+    assert equal == pytest.approx(math.log1p(math.exp(2.0)))
