@@ -26,13 +26,19 @@ import neural_condense_core
 from neural_condense_core.client.backend import BackendClient
 from neural_condense_core.demo.document import Document, neighbour
 from neural_condense_core.demo.processes import Backend, BackendProcesses, Running, free_port
-from neural_condense_core.demo.report import AnsweredQuestion, DemoReport, MethodRow
+from neural_condense_core.demo.report import (
+    AnsweredQuestion,
+    DemoReport,
+    MethodRow,
+    best_baseline,
+)
 from neural_condense_core.demo.signals import StopSignals
 from neural_condense_core.demo.waiting import wait_until_ready
 from neural_condense_core.errors import NeuralCondenseError
+from neural_condense_core.llm.base import as_segment
 
 if TYPE_CHECKING:
-    from neural_condense_core.demo.measure import Judged, Variant
+    from neural_condense_core.demo.measure import AnswerJudge, Variant
     from neural_condense_core.llm.base import Segment, TargetLLM
 
 ROOT = Path(neural_condense_core.__file__).resolve().parent.parent
@@ -247,20 +253,38 @@ class Demo:
         questions = self._document.questions
         with self._phase("baselines", "Condensing by the baselines, to as many tokens"):
             baselines = measure.baseline_variants(target, self._document, self._other, valid)
-        forms = measure.forms(target, self._document, [*valid, *baselines])
+        forms = measure.forms(target, self._document, valid)
         if measure.FULL not in forms:
             self._say(f"  the full text does not fit {target.name}: no R, no C, no answers from it")
         with self._phase("ask", f"Asking {len(questions)} questions"):
             answers = {name: self._answer(target, name, form) for name, form in forms.items()}
+        with self._phase("judge", "Judging by the answers"):
+            golds = measure.fill_golds(questions, answers.get(measure.FULL))
+            judge = measure.AnswerJudge(target, self._document, self._other, golds)
+            self.report.backends = [self._judge(judge, each) for each in valid]
+            self.report.baselines = [self._judge(judge, each) for each in baselines]
+        best = best_baseline(self.report.baselines)
+        if best is not None:
+            with self._phase("ask baseline", f"Asking the best baseline, {best.condenser}"):
+                variant = next(each for each in baselines if each.name == best.condenser)
+                answers[variant.name] = self._answer(target, variant.name, as_segment(variant.own))
         self.report.questions = [
             AnsweredQuestion(question, {name: said[i] for name, said in answers.items()})
             for i, question in enumerate(questions)
         ]
-        with self._phase("judge", "Judging by the answers"):
-            golds = measure.fill_golds(questions, answers.get(measure.FULL))
-            judge = measure.AnswerJudge(target, self._document, self._other, golds)
-            self.report.backends = [_row(each, judge.judge(each)) for each in valid]
-            self.report.baselines = [_row(each, judge.judge(each)) for each in baselines]
+
+    def _judge(self, judge: AnswerJudge, variant: Variant) -> MethodRow:
+        with self._console.status(f"judging {variant.name}"):
+            recovery, content_recovery = judge.judge(variant)
+        return MethodRow(
+            variant.name,
+            variant.url,
+            variant.own.n_condensed_tokens,
+            variant.own.nbytes,
+            variant.ms,
+            recovery,
+            content_recovery,
+        )
 
     def _answer(self, target: TargetLLM, name: str, form: Segment | None) -> list[str]:
         from neural_condense_core.demo import measure
@@ -277,18 +301,6 @@ class Demo:
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
-
-
-def _row(variant: Variant, judged: Judged) -> MethodRow:
-    return MethodRow(
-        variant.name,
-        variant.url,
-        variant.own.n_condensed_tokens,
-        variant.own.nbytes,
-        variant.ms,
-        judged.recovery,
-        judged.content_recovery,
-    )
 
 
 def _environment() -> dict[str, str]:

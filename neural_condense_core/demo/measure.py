@@ -52,20 +52,6 @@ class Variant:
     url: str | None = None
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What a variant was worth.
-
-    Parameters
-    ----------
-    recovery : R over the answers; None where the full text does not help
-    content_recovery : C over the answers; None where the two full texts make no difference
-    """
-
-    recovery: float | None
-    content_recovery: float | None
-
-
 def median_ms(run: Callable[[], CondensedTokens]) -> tuple[CondensedTokens, float]:
     """Return what ``run`` returns and its median time in milliseconds."""
     found = run()
@@ -206,15 +192,20 @@ class AnswerJudge:
         others = [tuple(target.tokenize(other.text))] * n
         self._reference = measure_reference(target, self.items, others) if n else None
 
-    def judge(self, variant: Variant) -> Judged:
-        """Return R and C of a variant."""
+    def judge(self, variant: Variant) -> tuple[float | None, float | None]:
+        """Return R and C of a variant.
+
+        Returns
+        -------
+        each None where the full text does not help, or nothing is known to compare with
+        """
         if self._reference is None:
-            return Judged(None, None)
+            return None, None
         n = len(self.items)
         score = judge(
             self._target, self.items, [variant.own] * n, [variant.other] * n, self._reference
         )
-        return Judged(score.recovery, score.content_recovery)
+        return score.recovery, score.content_recovery
 
 
 def forms(

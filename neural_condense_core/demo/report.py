@@ -45,7 +45,8 @@ class AnsweredQuestion:
     Parameters
     ----------
     question : with its gold answer, if one was given
-    answers : form -> text; forms are ``"none"``, ``"full"`` and the methods' names
+    answers : form -> text; forms are ``"none"``, ``"full"`` (if it fits the model), the backends
+        and the best baseline, by name
     """
 
     question: Question
@@ -156,9 +157,8 @@ def _methods(report: DemoReport) -> Table:
 
 def _cells(row: MethodRow, n_context: int) -> list[str]:
     n = row.n_condensed_tokens
-    where = f" at {row.url}" if row.url else ""
     return [
-        escape(row.condenser + where),
+        escape(row.condenser + (", over HTTP" if row.url else "")),
         MARK if n is None else f"{n:,}",
         MARK if n is None else f"{n_context / n:.1f}x",
         MARK if row.bytes is None else f"{row.bytes:,}",
@@ -174,16 +174,13 @@ def _share(value: float | None) -> str:
 
 def _answers(report: DemoReport) -> Table:
     best = best_baseline(report.baselines)
-    names = ["none", "full", *(row.condenser for row in report.backends)]
-    heads = [*names]
-    if best is not None:
-        names.append(best.condenser)
-        heads.append(f"{best.condenser} (best baseline)")
-    table = Table(title="Answers, by what the LLM read", show_lines=True)
-    for column in ("question", "gold", *heads):
-        table.add_column(escape(column), overflow="fold")
+    table = Table(title="Answers, by what the LLM read")
+    for column in ("question", "the LLM read", "answer"):
+        table.add_column(column, overflow="fold")
     for asked in report.questions:
-        said = [asked.answers.get(name, MARK) for name in names]
-        cells = [asked.question.question, asked.question.gold or MARK, *said]
-        table.add_row(*map(escape, cells))
+        left = [asked.question.question, f"gold: {asked.question.gold or MARK}"]
+        for i, (name, said) in enumerate(asked.answers.items()):
+            label = f"{name} (best baseline)" if best and name == best.condenser else name
+            cells = ("\n".join(left) if i == 0 else "", label, " ".join(said.split()) or MARK)
+            table.add_row(*map(escape, cells), end_section=i == len(asked.answers) - 1)
     return table

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from backend_process import LAUNCHERS, serving
 
 from neural_condense_core.client.backend import BackendClient
 from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.checkpoints import load_condenser
 from neural_condense_core.condensers.registry import METHODS
-from tests.e2e.test_backend_commands import LAUNCHERS, serving
 
 SMALL = {"n_layers": 2, "lora_r": 4}
 TEXT = "The brothers carried the nets ashore. Schön, \U0001f680 and <|im_end|> too. " * 8

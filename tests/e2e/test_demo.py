@@ -115,10 +115,13 @@ def test_a_good_run(scene):
         assert row["bytes"] == n * 64 * 4
         assert row["ms"] > 0
     assert {row["n_condensed_tokens"] for row in found["baselines"]} == {n}
-    names = {"none", "full", "one", "two", *(row["condenser"] for row in found["baselines"])}
-    assert len(names) == 12
+    assert len(found["baselines"]) == 8
+    best = max(found["baselines"], key=lambda row: row["content_recovery"] or -9)["condenser"]
     assert [asked["gold"] for asked in found["questions"]] == ["the tortoise", None]
-    assert all(set(asked["answers"]) == names for asked in found["questions"])
+    for asked in found["questions"]:
+        forms = list(asked["answers"])
+        assert forms[:4] == ["none", "full", "one", "two"]
+        assert forms[4:] in ([best], [])  # a random model may get no C from either text
     assert {"ready one", "ready two", "condense", "ask", "total"} <= set(found["seconds"])
     assert scene.left_behind() == []
 

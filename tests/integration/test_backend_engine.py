@@ -1,18 +1,16 @@
 """The engine with real worker processes."""
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import orjson
 import pytest
+from engine_process import WAIT_S, alive, children, condense, running, spec, text_of, until
 
-from neural_condense_core.condensers.echo import read_echo
 from neural_condense_core.errors import (
     ConfigError,
     ContextTooLongError,
@@ -23,18 +21,12 @@ from neural_condense_core.errors import (
     UnknownModelError,
 )
 from neural_condense_core.serving import engine as engine_module
-from neural_condense_core.serving.engine import Engine, backoff_s
-from neural_condense_core.serving.jobs import WorkerSpec
-from neural_condense_core.wire.arrays import Limits
-from neural_condense_core.wire.codec import JSON, SAFETENSORS, from_safetensors
-
-HERE = str(Path(__file__).parent)
-WAIT_S = 60.0
+from neural_condense_core.serving.engine import backoff_s
+from neural_condense_core.wire.codec import JSON
 
 
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(HERE)
     # A spawned process imports its parent's main module first: pytest, which takes a while.
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.delattr(sys.modules["__main__"], "__file__")
@@ -51,76 +43,6 @@ def batches(tmp_path):
         return [entry for entry in found if len(entry["batch"][0]) != 16]  # not the warm-up's
 
     return read
-
-
-def spec(condenser="backend_condensers:Trouble", **changes):
-    fields = {
-        "condenser": condenser,
-        "checkpoint": None,
-        "target_model": None,
-        "ratio": None,
-        "dtype": "auto",
-        "device": "cpu",
-        "threads": 1,
-        "max_context_tokens": 200,
-        "warm_up_chars": (16,),
-        **changes,
-    }
-    return WorkerSpec(**fields)
-
-
-@contextlib.asynccontextmanager
-async def running(specs=None, *, wait=True, timeout_s=30.0, max_queued_tokens=4000, **kwargs):
-    engine = Engine(
-        specs or [spec()],
-        max_queued_tokens=max_queued_tokens,
-        max_batch_tokens=kwargs.pop("max_batch_tokens", 256),
-        timeout_s=timeout_s,
-        **kwargs,
-    )
-    engine.start()
-    try:
-        if wait:
-            await until(lambda: engine.readiness().workers == len(engine.specs))
-        yield engine
-    finally:
-        await engine.close()
-        assert not any(alive(pid) for pid in children())
-
-
-async def until(condition):
-    give_up_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < give_up_s, "waited too long"
-        await asyncio.sleep(0.02)
-
-
-def condense(engine, text, *, reply=SAFETENSORS, timeout_s=None, **asked):
-    limit_s = engine.timeout_s if timeout_s is None else timeout_s
-    deadline_s = asyncio.get_running_loop().time() + limit_s
-    return engine.condense(text, reply, deadline_s=deadline_s, **asked)
-
-
-def text_of(answer):
-    return read_echo(from_safetensors(answer.body, Limits(10**6, 1000))).decode()
-
-
-def children():
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            command = (stat.parent / "cmdline").read_bytes()
-            if int(fields[1]) == os.getpid() and b"spawn_main" in command:
-                found.append(int(stat.parent.name))
-    return found
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_answers_reach_their_askers_in_every_order():

@@ -32,14 +32,7 @@ def report(**changes):
         questions=[
             AnsweredQuestion(
                 Question("Who?", "[me]"),
-                {
-                    "none": "",
-                    "full": "me",
-                    "icae": "you",
-                    "spans": "us",
-                    "stride": "",
-                    "random": "",
-                },
+                {"none": "", "full": "me", "icae": "you", "spans": "us\n all"},
             )
         ],
         seconds={"total": 1.23456},
@@ -101,6 +94,14 @@ def test_tables_show_everything_once():
     out = io.StringIO()
     Console(file=out, width=160, color_system=None).print(render(report()))
     text = out.getvalue()
-    for shown in ("icae at http://h:1", "4.0x", "384", "0.30", "[me]", "spans (best baseline)"):
+    for shown in (
+        "icae, over HTTP",
+        "4.0x",
+        "384",
+        "0.30",
+        "[me]",
+        "spans (best baseline)",
+        "us all",
+    ):
         assert shown in text
     assert "[a].txt: 3 words, 12 tokens" in text
