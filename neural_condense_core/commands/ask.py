@@ -4,7 +4,8 @@ Design decisions
 
 * ``--compare`` answers the same question from nothing and from the full text too: the only way to
   see what the condensed tokens brought, and what they lost.
-* Times are taken on a second run of the same shape; the first pays for loading kernels.
+* Times are taken on a second run of the same shape; the first pays for loading kernels. It
+  condenses the tokens backwards, as some methods keep what they found out about a text.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _answers(
     with console.status("Condensing"):
         ids = loaded.tokenize(context)
         if compare:
-            condense_timed(loaded, ids, ratio, [question])
+            condense_timed(loaded, ids[::-1], ratio, [question])
         tokens, condense_ms = condense_timed(loaded, ids, ratio, [question])
     variants: dict[str, Segment | None] = {}
     if compare:
@@ -128,7 +129,7 @@ def _table(answers: list[Answer]) -> Table:
             f"{each.n_prompt_tokens:,}",
             condense_ms,
             f"{each.answer_ms:,.0f}",
-            _plain(each.answer),
+            _plain(" ".join(each.answer.split())),
         )
     return table
 

@@ -104,6 +104,20 @@ def test_speed_is_held_against_each_tier(seconds, statuses):
     assert found[0].figures["ms"] == seconds * 1e3
 
 
+def test_what_is_timed_was_not_condensed_before(monkeypatch):
+    seen = []
+    condenser = echo()
+    real = condenser.condense
+    monkeypatch.setattr(
+        condenser,
+        "condense",
+        lambda contexts, ratio: seen.append(contexts[0]) or real(contexts, ratio),
+    )
+    checks.check_speed(condenser, "abc ", 4.0)
+    assert [len(ids) for ids in seen] == [1536, 1536, 4096, 4096]
+    assert len({tuple(ids) for ids in seen}) == 4
+
+
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_only_a_failure_changes_the_exit_code(monkeypatch, status, code):
     lines = [Check("one", "ok", "[fine]"), Check("two", status, "so so", "do this")]
