@@ -30,8 +30,8 @@ $(READY): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "[setup] making $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "[setup] installing torch (a download of about 200 MB)"
-	@$(PIP) install --quiet -c $(PINS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@echo "[setup] installing torch (CPU build: about 200 MB; if pip brings more, see TORCH_INDEX in README.md)"
+	@$(PIP) install --quiet --no-deps -c $(PINS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	@echo "[setup] installing the package and its other dependencies"
 	@$(PIP) install --quiet -c $(PINS) -e '.[dev]'
 	@touch $@

@@ -5,11 +5,13 @@ Design decisions
 * stdout belongs to the result alone, so that ``--json -`` can be piped; progress, tables and
   messages go to stderr.
 * ``-`` is stdin where a command reads and stdout where it writes.
+* Where a command will write is checked before it works: minutes of work are not lost to a typo.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -53,6 +55,55 @@ def read_text(source: str) -> str:
     return text
 
 
+def check_writable(destination: str | os.PathLike[str] | None) -> None:
+    """Check that a file can be written; neither makes nor changes it.
+
+    Parameters
+    ----------
+    destination : path of a file, ``-`` for stdout, or None for nowhere
+
+    Raises
+    ------
+    ConfigError
+        It is a folder, its folder is missing, or permission is.
+    """
+    if destination is None or destination == STANDARD_STREAM:
+        return
+    path = Path(destination)
+    if path.is_dir():
+        why = "it is a folder"
+    elif not path.parent.is_dir():
+        why = f"{path.parent} is not a folder"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        why = "permission denied"
+    else:
+        return
+    raise ConfigError(f"cannot write '{path}': {why}")
+
+
+def write_bytes(destination: str, body: bytes) -> None:
+    """Write a file, or to stdout.
+
+    Parameters
+    ----------
+    destination : path of a file, or ``-`` for stdout
+    body : the whole content
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written.
+    """
+    if destination == STANDARD_STREAM:
+        sys.stdout.buffer.write(body)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        Path(destination).write_bytes(body)
+    except OSError as error:
+        raise ConfigError(f"cannot write '{destination}': {error.strerror}") from error
+
+
 def write_json(destination: str | None, payload: object) -> None:
     """Write a JSON document.
 
@@ -60,20 +111,7 @@ def write_json(destination: str | None, payload: object) -> None:
     ----------
     destination : path of a file, ``-`` for stdout, or None for nowhere
     payload : JSON-ready; no NaN, no infinity
-
-    Raises
-    ------
-    ConfigError
-        The file cannot be written.
     """
-    if destination is None:
-        return
-    text = json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if destination == STANDARD_STREAM:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    try:
-        Path(destination).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {destination!r}: {error.strerror}") from error
+    if destination is not None:
+        text = json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False)
+        write_bytes(destination, f"{text}\n".encode())

@@ -9,6 +9,7 @@ Each class carries a ``code`` (machine-readable, stable), an HTTP ``status`` and
     ├── ConfigError                 a flag, file or environment value is wrong        exit 2
     │   ├── CheckpointError         a checkpoint is missing, damaged or does not fit  exit 2
     │   └── UnknownNameError        no such condenser, tier, ... (did you mean?)      exit 2
+    ├── DivergedError               a training run's loss is no longer finite        exit 1
     ├── TargetModelError            the target model cannot be loaded or fetched      exit 3
     ├── RequestError                the request is at fault                           422
     │   ├── MalformedJsonError      the body is not JSON                              400
@@ -67,6 +68,12 @@ class UnknownNameError(ConfigError):
     """A name that no registry knows; the message suggests the nearest."""
 
     code = "unknown_name"
+
+
+class DivergedError(NeuralCondenseError):
+    """A training run's loss or gradient is no longer finite."""
+
+    code = "diverged"
 
 
 class TargetModelError(NeuralCondenseError):

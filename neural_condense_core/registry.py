@@ -37,7 +37,7 @@ def import_target(target: str) -> object:
     module_name, _, attribute = target.partition(":")
     try:
         found: object = getattr(importlib.import_module(module_name), attribute)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:  # the last two: not a module's name
         raise ConfigError(f"cannot import {target!r}: {error}") from error
     except AttributeError as error:
         raise ConfigError(f"module {module_name!r} has no {attribute!r}") from error

@@ -5,8 +5,9 @@ these; ``client/exchange.py`` holds what both have in common.
 
 Design decisions
 
-* A call has one deadline, and everything counts against it: connecting, retries, waits, and a body
-  that trickles in.
+* A call has one deadline, and everything counts against it: connecting, retries, waits, headers
+  and a body that trickle in. Only an event loop can cut any of them short, so the sync client runs
+  the async one in a thread.
 * The body is capped while it is read; ``Content-Length`` is not believed.
 * Proxy variables of the environment are not read: a backend is on this machine or this network.
 * Clock, sleep and transport are arguments, so that tests need neither time nor network.
@@ -34,6 +35,7 @@ from neural_condense_core.client.exchange import (
     read_info,
     read_progress,
 )
+from neural_condense_core.client.loop_thread import LoopThread
 from neural_condense_core.errors import BackendError, ConfigError, DeadlineError, RetryableError
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.arrays import Limits
@@ -62,6 +64,8 @@ class Settings(TypedDict, total=False):
     count_tokens : counts a context's tokens; needed for backends that answer with bare lists, and
         its count wins over the backend's
     clock : monotonic seconds
+    sleep : waits, seconds
+    transport : replaces the network
     """
 
     api_path: str
@@ -71,9 +75,19 @@ class Settings(TypedDict, total=False):
     limits: Limits
     count_tokens: Callable[[str], int] | None
     clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    transport: httpx.AsyncBaseTransport | None
 
 
-class _Backend:
+class AsyncBackendClient:
+    """Async client; an async context manager, usable by several tasks of one loop.
+
+    Parameters
+    ----------
+    url : where the backend is, ``"http://127.0.0.1:8080"``; ``ConfigError`` if it is no URL
+    **settings : see ``Settings``
+    """
+
     def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
         self.url = _checked_url(url)
         self.timeout_s = settings.get("timeout_s", 60.0)
@@ -83,172 +97,10 @@ class _Backend:
         self._limits = settings.get("limits", DEFAULT_LIMITS)
         self._count_tokens = settings.get("count_tokens")
         self._clock = settings.get("clock", time.monotonic)
-
-    def _question(
-        self,
-        context: str,
-        ratio: float | None,
-        max_condensed_tokens: int | None,
-        target_model: str | None,
-    ) -> Question:
-        return Question(
-            context,
-            ratio,
-            max_condensed_tokens,
-            target_model,
-            self._dtype,
-            self._limits,
-            self._count_tokens,
+        self.sleep = settings.get("sleep", asyncio.sleep)
+        self._http = httpx.AsyncClient(
+            transport=settings.get("transport"), trust_env=False, headers=_HEADERS
         )
-
-    def _budget(self, timeout_s: float, max_retries: int = 0) -> Budget:
-        return Budget(timeout_s, max_retries, self._clock)
-
-    def _request(self, url: str, question: Question | None) -> dict[str, Any]:
-        if question is None:
-            return {"method": "GET", "url": url}
-        sent = {"content": question.body(), "headers": question.headers()}
-        return {"method": "POST", "url": url, **sent}
-
-    def _body(self, response: httpx.Response, question: Question | None) -> Body:
-        is_matrix = question is not None and response.status_code == httpx.codes.OK
-        cap = self._limits.max_bytes if is_matrix else MAX_CONTROL_BYTES
-        return Body(str(response.url), response.headers, cap)
-
-    def _poll_s(self, budget: Budget, last: NotReady | Ready | None) -> float:
-        if budget.left_s() <= 0:
-            raise not_ready_error(self.url, budget.timeout_s, last)
-        return POLL_S
-
-
-class BackendClient(_Backend):
-    """Sync client; a context manager, usable by several threads.
-
-    Parameters
-    ----------
-    url : where the backend is, ``"http://127.0.0.1:8080"``; ``ConfigError`` if it is no URL
-    transport : replaces the network
-    sleep : waits, seconds
-    **settings : see ``Settings``
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        **settings: Unpack[Settings],
-    ) -> None:
-        super().__init__(url, **settings)
-        self._sleep = sleep
-        self._http = httpx.Client(transport=transport, trust_env=False, headers=_HEADERS)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def condense(
-        self,
-        context: str,
-        *,
-        ratio: float | None = None,
-        max_condensed_tokens: int | None = None,
-        target_model: str | None = None,
-    ) -> CondensedTokens:
-        """Condense a text.
-
-        What goes wrong comes as ``RequestError``, ``OverloadedError``, ``UnavailableError``,
-        ``DeadlineError`` or ``BackendError``.
-
-        Parameters
-        ----------
-        context : the text
-        ratio : context tokens per condensed token; None = the backend's default
-        max_condensed_tokens : never exceeded; the backend raises the ratio
-        target_model : the model that will read them; None = the one served
-        """
-        question = self._question(context, ratio, max_condensed_tokens, target_model)
-        budget = self._budget(self.timeout_s, self._max_retries)
-        while True:
-            answer = self._ask(self._condense_url, budget, question)
-            try:
-                return question.read(answer, self._condense_url)
-            except RetryableError as error:
-                wait_s = budget.wait_before_retry(error)
-            self._sleep(wait_s)
-
-    def ready(self, timeout_s: float = CONTROL_TIMEOUT_S) -> NotReady | Ready:
-        """Return whether the backend is ready, or what it is doing."""
-        url = f"{self.url}/health/ready"
-        return read_health(self._ask(url, self._budget(timeout_s)), url)
-
-    def info(self) -> Info:
-        """Return what the backend serves."""
-        url = f"{self.url}/info"
-        return read_info(self._ask(url, self._budget(CONTROL_TIMEOUT_S)), url)
-
-    def wait_ready(self, timeout_s: float, on_progress: OnProgress | None = None) -> Ready:
-        """Wait until the backend is ready.
-
-        ``BackendError`` if it says that it failed, ``DeadlineError`` if it takes too long.
-
-        Parameters
-        ----------
-        timeout_s : how long to wait
-        on_progress : told the health at every poll
-        """
-        budget = self._budget(timeout_s)
-        last: NotReady | Ready | None = None
-        while True:
-            with _may_be_down():
-                last = self.ready(min(CONTROL_TIMEOUT_S, max(budget.left_s(), POLL_S)))
-            if on_progress is not None:
-                on_progress(last)
-            if ready := read_progress(last):
-                return ready
-            self._sleep(self._poll_s(budget, last))
-
-    def _ask(self, url: str, budget: Budget, question: Question | None = None) -> Answer:
-        request = self._request(url, question)
-        with _translated(url, budget):
-            timeout = httpx.Timeout(budget.remaining_s())
-            with self._http.stream(**request, timeout=timeout) as response:
-                body = self._body(response, question)
-                for part in response.iter_bytes():
-                    body.add(part)
-                    budget.remaining_s()
-                return Answer(response.status_code, response.headers, body.bytes())
-
-
-class AsyncBackendClient(_Backend):
-    """Async client; an async context manager, usable by several tasks of one loop.
-
-    Parameters
-    ----------
-    url : where the backend is, ``"http://127.0.0.1:8080"``; ``ConfigError`` if it is no URL
-    transport : replaces the network
-    sleep : waits, seconds
-    **settings : see ``Settings``
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        transport: httpx.AsyncBaseTransport | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        **settings: Unpack[Settings],
-    ) -> None:
-        super().__init__(url, **settings)
-        self._sleep = sleep
-        self._http = httpx.AsyncClient(transport=transport, trust_env=False, headers=_HEADERS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -268,42 +120,70 @@ class AsyncBackendClient(_Backend):
         max_condensed_tokens: int | None = None,
         target_model: str | None = None,
     ) -> CondensedTokens:
-        """Condense a text; parameters and errors as ``BackendClient.condense``."""
-        question = self._question(context, ratio, max_condensed_tokens, target_model)
-        budget = self._budget(self.timeout_s, self._max_retries)
+        """Condense a text.
+
+        What goes wrong comes as ``RequestError``, ``OverloadedError``, ``UnavailableError``,
+        ``DeadlineError`` or ``BackendError``.
+
+        Parameters
+        ----------
+        context : the text
+        ratio : context tokens per condensed token; None = the backend's default
+        max_condensed_tokens : never exceeded; the backend raises the ratio
+        target_model : the model that will read them; None = the one served
+        """
+        question = Question(
+            context,
+            ratio,
+            max_condensed_tokens,
+            target_model,
+            self._dtype,
+            self._limits,
+            self._count_tokens,
+        )
+        budget = self.budget(self.timeout_s, self._max_retries)
         while True:
             answer = await self._ask(self._condense_url, budget, question)
             try:
                 return question.read(answer, self._condense_url)
             except RetryableError as error:
                 wait_s = budget.wait_before_retry(error)
-            await self._sleep(wait_s)
+            await self.sleep(wait_s)
 
     async def ready(self, timeout_s: float = CONTROL_TIMEOUT_S) -> NotReady | Ready:
         """Return whether the backend is ready, or what it is doing."""
         url = f"{self.url}/health/ready"
-        return read_health(await self._ask(url, self._budget(timeout_s)), url)
+        return read_health(await self._ask(url, self.budget(timeout_s)), url)
 
     async def info(self) -> Info:
         """Return what the backend serves."""
         url = f"{self.url}/info"
-        return read_info(await self._ask(url, self._budget(CONTROL_TIMEOUT_S)), url)
+        return read_info(await self._ask(url, self.budget(CONTROL_TIMEOUT_S)), url)
 
     async def wait_ready(self, timeout_s: float, on_progress: OnProgress | None = None) -> Ready:
-        """Wait until the backend is ready; parameters and errors as ``BackendClient``'s."""
-        budget = self._budget(timeout_s)
-        last: NotReady | Ready | None = None
-        while True:
-            with _may_be_down():
-                last = await self.ready(min(CONTROL_TIMEOUT_S, max(budget.left_s(), POLL_S)))
-            if on_progress is not None:
-                on_progress(last)
-            if ready := read_progress(last):
-                return ready
-            await self._sleep(self._poll_s(budget, last))
+        """Wait until the backend is ready.
+
+        ``BackendError`` if it says that it failed, ``DeadlineError`` if it takes too long.
+
+        Parameters
+        ----------
+        timeout_s : how long to wait
+        on_progress : told the health at every poll
+        """
+        polls = _Polls(self, timeout_s)
+        while not (ready := _heed(await polls.next(), on_progress)):
+            pass
+        return ready
+
+    def budget(self, timeout_s: float, max_retries: int = 0) -> Budget:
+        """Return the time and the tries that a call has."""
+        return Budget(timeout_s, max_retries, self._clock)
 
     async def _ask(self, url: str, budget: Budget, question: Question | None = None) -> Answer:
-        request = self._request(url, question)
+        request: dict[str, Any] = {"method": "GET", "url": url}
+        if question is not None:
+            sent = {"content": question.body(), "headers": question.headers()}
+            request = {"method": "POST", "url": url, **sent}
         with _translated(url, budget):
             left_s = budget.remaining_s()
             # Around everything, as httpx's own timeouts each bound one read.
@@ -311,10 +191,110 @@ class AsyncBackendClient(_Backend):
                 asyncio.timeout(left_s),
                 self._http.stream(**request, timeout=httpx.Timeout(left_s)) as response,
             ):
-                body = self._body(response, question)
+                is_matrix = question is not None and response.status_code == httpx.codes.OK
+                cap = self._limits.max_bytes if is_matrix else MAX_CONTROL_BYTES
+                body = Body(str(response.url), response.headers, cap)
                 async for part in response.aiter_bytes():
                     body.add(part)
                 return Answer(response.status_code, response.headers, body.bytes())
+
+
+class BackendClient:
+    """Sync client; a context manager, usable by several threads.
+
+    Parameters
+    ----------
+    url : where the backend is, ``"http://127.0.0.1:8080"``; ``ConfigError`` if it is no URL
+    **settings : see ``Settings``
+    """
+
+    def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
+        self._client = AsyncBackendClient(url, **settings)
+        self._loop = LoopThread()
+
+    @property
+    def url(self) -> str:
+        """Where the backend is."""
+        return self._client.url
+
+    @property
+    def timeout_s(self) -> float:
+        """Deadline of one ``condense`` call."""
+        return self._client.timeout_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; calls of other threads end."""
+        self._loop.close(self._client.close())
+
+    def condense(
+        self,
+        context: str,
+        *,
+        ratio: float | None = None,
+        max_condensed_tokens: int | None = None,
+        target_model: str | None = None,
+    ) -> CondensedTokens:
+        """Condense a text; parameters and errors as ``AsyncBackendClient.condense``."""
+        return self._loop.run(
+            self._client.condense(
+                context,
+                ratio=ratio,
+                max_condensed_tokens=max_condensed_tokens,
+                target_model=target_model,
+            )
+        )
+
+    def ready(self, timeout_s: float = CONTROL_TIMEOUT_S) -> NotReady | Ready:
+        """Return whether the backend is ready, or what it is doing."""
+        return self._loop.run(self._client.ready(timeout_s))
+
+    def info(self) -> Info:
+        """Return what the backend serves."""
+        return self._loop.run(self._client.info())
+
+    def wait_ready(self, timeout_s: float, on_progress: OnProgress | None = None) -> Ready:
+        """Wait until the backend is ready; parameters and errors as ``AsyncBackendClient``'s.
+
+        ``on_progress`` is called in the caller's thread.
+        """
+        polls = _Polls(self._client, timeout_s)
+        while not (ready := _heed(self._loop.run(polls.next()), on_progress)):
+            pass
+        return ready
+
+
+class _Polls:
+    """Asks a backend for its health again and again, within one deadline."""
+
+    def __init__(self, client: AsyncBackendClient, timeout_s: float) -> None:
+        self._client = client
+        self._budget = client.budget(timeout_s)
+        self._last: NotReady | Ready | None = None
+        self._has_asked = False
+
+    async def next(self) -> NotReady | Ready | None:
+        """Return the health, the last known while the port does not answer; wait before it.
+
+        ``DeadlineError`` once the time is over.
+        """
+        if self._has_asked:
+            self._check_time()
+            await self._client.sleep(POLL_S)
+        self._has_asked = True
+        with _may_be_down():
+            left_s = max(self._budget.left_s(), POLL_S)
+            self._last = await self._client.ready(min(CONTROL_TIMEOUT_S, left_s))
+        return self._last
+
+    def _check_time(self) -> None:
+        if self._budget.left_s() <= 0:
+            raise not_ready_error(self._client.url, self._budget.timeout_s, self._last)
 
 
 def _checked_url(url: str) -> str:
@@ -325,6 +305,12 @@ def _checked_url(url: str) -> str:
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise ConfigError(f"{url!r} is no URL of a backend; write http://127.0.0.1:8080")
     return url.rstrip("/")
+
+
+def _heed(health: NotReady | Ready | None, on_progress: OnProgress | None) -> Ready | None:
+    if on_progress is not None:
+        on_progress(health)
+    return read_progress(health)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One exchange with a backend, network apart: what to ask, what an answer means, when to retry.
 
-Where it sits: ``client/backend.py`` puts httpx around it, once sync and once async; everything that
-can be decided without waiting is decided here.
+Where it sits: ``client/backend.py`` puts httpx around it; everything that can be decided
+without waiting is decided here.
 
 Design decisions
 
@@ -208,7 +208,7 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
         return float(text)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # all seen for texts that are none
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

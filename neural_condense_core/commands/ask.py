@@ -3,7 +3,8 @@
 Design decisions
 
 * ``--compare`` answers the same question from nothing and from the full text too: the only way to
-  see what the condensed tokens brought, and what they lost.
+  see what the condensed tokens brought, and what they lost. A full text that the model has no room
+  for is left out, aloud: condensing is for such texts.
 * Times are taken on a second run of the same shape; the first pays for loading kernels. It
   condenses the tokens backwards, as some methods keep what they found out about a text.
 """
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural_condense_core.console import messages, read_text, write_json
+from neural_condense_core.console import check_writable, messages, read_text, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,6 +69,22 @@ def _answer(
     return Answer(name, answer, n_tokens, prompt_length(prompt), condense_ms, elapsed_ms)
 
 
+def _fits(target: TargetLLM, full: Segment, question: str, max_new_tokens: int) -> bool:
+    """Return whether the full text can be asked; say so where it cannot."""
+    from neural_condense_core.llm.prompt import answer_prompt, prompt_length
+
+    needed = prompt_length(answer_prompt(target, full, question)) + max_new_tokens
+    if needed <= target.max_positions:
+        return True
+    messages().print(
+        f"The full text does not fit {target.name}: prompt and answer take {needed:,} positions of "
+        f"{target.max_positions:,}; no answer from it.",
+        markup=False,
+        soft_wrap=True,
+    )
+    return False
+
+
 def _answers(
     context: str,
     question: str,
@@ -95,7 +112,10 @@ def _answers(
         tokens, condense_ms = condense_timed(loaded, ids, ratio, [question])
     variants: dict[str, Segment | None] = {}
     if compare:
-        variants |= {"none": None, "full": TokenIds(tuple(target.tokenize(context)))}
+        variants["none"] = None
+        full = TokenIds(tuple(target.tokenize(context)))
+        if _fits(target, full, question, max_new_tokens):
+            variants["full"] = full
     variants[loaded.name] = as_segment(tokens)
     found = []
     for name, segment in variants.items():
@@ -117,7 +137,7 @@ def _answers(
 def _table(answers: list[Answer]) -> Table:
     from rich.table import Table
 
-    table = Table(title="The same question from three contexts")
+    table = Table(title=f"The same question from {len(answers)} contexts")
     for column in ("context", "context tokens", "prompt tokens", "condense ms", "answer ms"):
         table.add_column(column, justify="left" if column == "context" else "right")
     table.add_column("answer", overflow="fold")
@@ -163,6 +183,7 @@ def ask(
     ] = None,
 ) -> None:
     """Ask a question about a text, from its condensed tokens."""
+    check_writable(json_path)
     context = read_text(source)
     target_name, answers = _answers(
         context,

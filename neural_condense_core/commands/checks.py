@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
 
 from neural_condense_core.constants import TIERS, TierConfig
-from neural_condense_core.errors import NeuralCondenseError
+from neural_condense_core.errors import NeuralCondenseError, RequestError
 
 if TYPE_CHECKING:
     from neural_condense_core.condensers.base import Condenser
@@ -206,6 +206,7 @@ def check_ports(is_free: Callable[[int], bool], ports: Sequence[int] = PORTS) ->
 
 def check_speed(
     condenser: Condenser,
+    device: str,
     text: str,
     ratio: float,
     tiers: Mapping[str, TierConfig] = TIERS,
@@ -219,33 +220,45 @@ def check_speed(
     Parameters
     ----------
     condenser : loaded
+    device : what it computes on, ``"cuda"`` or ``"cpu"``
     text : at least as long as the longest of those contexts; shorter is repeated
-    ratio : compression ratio
+    ratio : compression ratio, or the next higher one that the condenser offers
     tiers : by name
     clock : seconds
     """
+    try:
+        offered = condenser.fit_ratio(1, ratio, None)
+    except RequestError as error:
+        advice = "give the doctor a --ratio that it offers"
+        return [Check(f"speed of {condenser.name}", "warn", error.message, advice)]
     found = []
     for n_chars in sorted({tier.max_context_chars for tier in tiers.values()}):
         ids = condenser.tokenize((text * (n_chars // len(text) + 1))[:n_chars])
-        condenser.condense([ids[::-1]], ratio)
+        condenser.condense([ids[::-1]], offered)
         started = clock()
-        condenser.condense([ids], ratio)
+        condenser.condense([ids], offered)
         seconds = clock() - started
         asked = [tier for tier in tiers.values() if tier.max_context_chars == n_chars]
-        found.append(_speed_line(n_chars, len(ids), seconds, asked))
+        what = f"{condenser.name} on {device}, {n_chars:,} characters"
+        found.append(_speed_line(what, device, len(ids), seconds, asked))
     return found
 
 
-def _speed_line(n_chars: int, n_tokens: int, seconds: float, tiers: Sequence[TierConfig]) -> Check:
+def _speed_line(
+    what: str, device: str, n_tokens: int, seconds: float, tiers: Sequence[TierConfig]
+) -> Check:
     met = {tier.name: seconds < tier.timeout_s for tier in tiers}
     listed = ", ".join(
         f"{'meets' if met[tier.name] else 'misses'} {tier.name}'s {tier.timeout_s:g} s"
         for tier in tiers
     )
+    advice = "take a smaller condenser"
+    if device == "cpu":
+        advice += ", or serve on a machine with a GPU"
     return Check(
-        f"{n_chars:,} characters",
+        what,
         "ok" if all(met.values()) else "warn",
         f"{n_tokens:,} tokens condensed in {seconds * 1e3:,.0f} ms: {listed}",
-        "" if all(met.values()) else "use a GPU (--devices), or a smaller condenser",
-        {"n_context_tokens": n_tokens, "ms": seconds * 1e3, "meets": met},
+        "" if all(met.values()) else advice,
+        {"device": device, "n_context_tokens": n_tokens, "ms": seconds * 1e3, "meets": met},
     )

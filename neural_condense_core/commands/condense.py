@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural_condense_core.console import messages, read_text, write_json
+from neural_condense_core.console import (
+    STANDARD_STREAM,
+    check_writable,
+    messages,
+    read_text,
+    write_bytes,
+    write_json,
+)
 from neural_condense_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +48,8 @@ def condense_timed(
 def text(
     source: Annotated[str, typer.Argument(metavar="FILE|-", help="The text; - is stdin.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to write the condensed tokens.")
+        str,
+        typer.Option("--output", "-o", metavar="PATH|-", help="The condensed tokens; - is stdout."),
     ],
     condenser: Annotated[
         str, typer.Option("--condenser", help="Checkpoint, method, folder or module:Class.")
@@ -62,8 +69,12 @@ def text(
     Raises
     ------
     ConfigError
-        The output cannot be written.
+        Both outputs are to go to stdout.
     """
+    check_writable(output)
+    check_writable(json_path)
+    if output == json_path == STANDARD_STREAM:
+        raise ConfigError("-o - and --json - cannot share stdout; give one of them a path")
     context = read_text(source)
     from neural_condense_core.condensers.checkpoints import load_condenser
     from neural_condense_core.wire.codec import to_safetensors
@@ -74,14 +85,12 @@ def text(
     with console.status("Condensing"):
         tokens, elapsed_ms = condense_timed(loaded, loaded.tokenize(context), ratio)
     body = to_safetensors(tokens)
-    try:
-        output.write_bytes(body)
-    except OSError as error:
-        raise ConfigError(f"cannot write '{output}': {error.strerror}") from error
+    write_bytes(output, body)
+    place = "stdout" if output == STANDARD_STREAM else output
     console.print(
         f"{tokens.n_context_tokens:,} tokens of text became {tokens.n_condensed_tokens:,} condensed"
         f" tokens ({tokens.compression_ratio:.2f}x) for {tokens.target_model} in {elapsed_ms:.0f}"
-        f" ms; {len(body):,} bytes in {output}",
+        f" ms; {len(body):,} bytes in {place}",
         markup=False,
         soft_wrap=True,
     )
@@ -90,7 +99,7 @@ def text(
         {
             "schema": 1,
             "source": source,
-            "output": str(output),
+            "output": output,
             "condenser": loaded.name,
             "target_model": tokens.target_model,
             "n_context_tokens": tokens.n_context_tokens,

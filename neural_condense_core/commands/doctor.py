@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from neural_condense_core.commands import checks
 from neural_condense_core.commands.checks import Check
-from neural_condense_core.console import messages, write_json
+from neural_condense_core.console import check_writable, messages, write_json
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -22,7 +22,7 @@ def examine(condenser: str | None, ratio: float) -> Iterator[Check]:
 
     Parameters
     ----------
-    condenser : to load and to time; None = all that ship, the first of them timed
+    condenser : to load and to time; None = all that ship
     ratio : compression ratio for the timing
     """
     from neural_condense_core.demo.processes import is_free
@@ -39,10 +39,11 @@ def examine(condenser: str | None, ratio: float) -> Iterator[Check]:
     yield device
     yield checks.check_target_model(embedded.is_cached)
     if device.status != "fail":
-        yield from _examine_condensers(condenser, ratio)
+        on = "cuda" if device.figures["devices"] != ["cpu"] else "cpu"
+        yield from _examine_condensers(condenser, ratio, on)
 
 
-def _examine_condensers(condenser: str | None, ratio: float) -> Iterator[Check]:
+def _examine_condensers(condenser: str | None, ratio: float, device: str) -> Iterator[Check]:
     from neural_condense_core.condensers.base import Condenser
     from neural_condense_core.condensers.checkpoints import load_condenser, shipped_names
     from neural_condense_core.demo.document import shipped
@@ -54,18 +55,21 @@ def _examine_condensers(condenser: str | None, ratio: float) -> Iterator[Check]:
         yield Check("checkpoints", "warn", "no trained condenser ships here", advice)
         return
     loaded: list[Condenser] = []
+
+    def load(name: str) -> Condenser:
+        return load_condenser(name, device=device)
+
     for name in names:
         if _wants_embedded(name) and not embedded.is_cached():
             advice = "run 'condense demo' or 'condense ask' once, then the doctor again"
             yield Check(f"checkpoint {name}", "warn", "not tried: no target model yet", advice)
             continue
-        check, found = checks.check_checkpoint(name, load_condenser)
+        check, found = checks.check_checkpoint(name, load)
         yield check
         if found is not None:
             loaded.append(found)
-    if loaded:
-        first = loaded[0]
-        yield from checks.check_speed(first, shipped().text, first.fit_ratio(1, ratio, None))
+    for each in loaded:
+        yield from checks.check_speed(each, device, shipped().text, ratio)
 
 
 def _wants_embedded(name: str) -> bool:
@@ -98,6 +102,7 @@ def doctor(
     Exit
         With 1 where a check failed.
     """
+    check_writable(json_path)
     console = messages()
     found = []
     for check in examine(condenser, ratio):

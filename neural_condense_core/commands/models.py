@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neural_condense_core.console import messages, write_json
+from neural_condense_core.console import check_writable, messages, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,6 +76,7 @@ def models(
     ] = None,
 ) -> None:
     """List the condensers that ship."""
+    check_writable(json_path)
     found = shipped_models()
     if found:
         messages().print(_table(found))

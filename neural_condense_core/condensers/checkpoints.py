@@ -98,7 +98,7 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
     name = DEFAULT_CHECKPOINTS.get(spec, spec)
     if name in shipped_names():
         folder = SHIPPED / name
-        return METHODS.get(read_config(folder).method), folder
+        return _method_of(folder), folder
     if spec in DEFAULT_CHECKPOINTS:
         raise CheckpointError(
             f"no trained weights of {spec!r} ship with this installation; "
@@ -107,7 +107,7 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
     if spec in METHODS.targets():
         return METHODS.get(spec), None
     if Path(spec).is_dir():
-        return METHODS.get(read_config(Path(spec)).method), Path(spec)
+        return _method_of(Path(spec)), Path(spec)
     if ":" in spec:
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))  # a user's own module lies where they work
@@ -117,6 +117,22 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
         f"unknown condenser {spec!r}.{suggest(spec, known)} Known: {', '.join(known)}; "
         "or the path of a checkpoint folder, or module:Class"
     )
+
+
+def _method_of(folder: Path) -> type[Condenser]:
+    """Return the class of a checkpoint's method; a registered name, never code of its choosing.
+
+    Raises
+    ------
+    CheckpointError
+        The method is no registered name.
+    """
+    method = read_config(folder).method
+    if method not in METHODS.targets():
+        raise CheckpointError(
+            f"{folder} names the method {method!r}, which is none of {', '.join(METHODS.names())}"
+        )
+    return METHODS.get(method)
 
 
 def load_condenser(

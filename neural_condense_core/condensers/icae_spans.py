@@ -33,12 +33,11 @@ import torch
 from torch import Tensor, nn
 
 from neural_condense_core.condensers.lora import add_lora
-from neural_condense_core.condensers.trainable import WindowModule
+from neural_condense_core.condensers.trainable import NORM_RANGE, WindowModule, clamp_norms
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.llm.hf import HFTarget
 from neural_condense_core.llm.rows import BUCKET
 
-NORM_RANGE = (0.3, 3.0)
 OUTPUT_SPREAD = 0.5
 """Spread of the untrained output around the mean embedding, in standard deviations of those."""
 
@@ -55,7 +54,6 @@ class SpansConfig:
     min_ratio : context tokens a row of the memory table; divides every ratio
     ratios : compression ratios on offer, ascending
     contiguous : memory tokens whose position ids are neighbours
-    seed : of the untrained weights
     """
 
     n_layers: int = 10
@@ -65,7 +63,6 @@ class SpansConfig:
     min_ratio: int = 2
     ratios: tuple[int, ...] = (2, 4, 8, 16)
     contiguous: int = 8
-    seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings against each other.
@@ -134,18 +131,16 @@ class SpanModule(WindowModule):
         hidden = target.hidden_size
         mean, std = embedding_statistics(target)
         self.mean_norm = target.embedding_scale * hidden**0.5
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            layers = target.first_layers(config.n_layers)
-            self.encoder = add_lora(layers, config.lora_r, config.lora_alpha)
-            n_rows = config.span_tokens // config.min_ratio
-            self.memory = nn.Parameter(mean + std * torch.randn(n_rows, hidden))
-            self.norm = nn.RMSNorm(hidden, eps=1e-6)
-            self.output = nn.Linear(hidden, hidden)
-            with torch.no_grad():
-                rms = float(std.square().mean().sqrt())
-                self.output.weight.normal_(0.0, OUTPUT_SPREAD * rms / math.sqrt(hidden))
-                self.output.bias.copy_(mean)
+        layers = target.first_layers(config.n_layers)
+        self.encoder = add_lora(layers, config.lora_r, config.lora_alpha)
+        n_rows = config.span_tokens // config.min_ratio
+        self.memory = nn.Parameter(mean + std * torch.randn(n_rows, hidden))
+        self.norm = nn.RMSNorm(hidden, eps=1e-6)
+        self.output = nn.Linear(hidden, hidden)
+        with torch.no_grad():
+            rms = float(std.square().mean().sqrt())
+            self.output.weight.normal_(0.0, OUTPUT_SPREAD * rms / math.sqrt(hidden))
+            self.output.bias.copy_(mean)
 
     def forward(self, input_ids: Tensor, n_context: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
         """Condense a batch of spans; see ``WindowModule``."""
@@ -178,10 +173,7 @@ class SpanModule(WindowModule):
     def _project(self, states: Tensor) -> Tensor:
         with torch.autocast(states.device.type, enabled=False):
             out: Tensor = self.output(self.norm(states.float()))
-            norms = out.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-            low, high = (factor * self.mean_norm for factor in NORM_RANGE)
-            bounded: Tensor = out * (norms.clamp(low, high) / norms)
-            return bounded
+            return clamp_norms(out, *(factor * self.mean_norm for factor in NORM_RANGE))
 
 
 def _places(n_memory: int, n_context: Tensor, ratio: int, contiguous: int) -> Tensor:

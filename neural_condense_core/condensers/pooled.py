@@ -24,13 +24,20 @@ residual on a contiguous span and the assignment of dropped tokens to slots are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.lora import add_lora
-from neural_condense_core.condensers.trainable import TrainableCondenser, WindowModule
+from neural_condense_core.condensers.trainable import (
+    NORM_RANGE,
+    TrainableCondenser,
+    WindowModule,
+    clamp_norms,
+)
 from neural_condense_core.errors import CheckpointError
 from neural_condense_core.llm.hf import HFTarget
 
@@ -39,7 +46,6 @@ SLOTS = 8
 """Condensed tokens per segment, and so the length of a contiguous span."""
 
 DEFAULTS: dict[str, Any] = {"n_layers": 10, "lora_r": 64, "lora_alpha": 128}
-NORM_RANGE = (0.3, 3.0)
 
 
 class SegmentPlan:
@@ -128,6 +134,9 @@ class PooledModule(WindowModule):
     def forward(self, input_ids: Tensor, n_context: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
         """Condense a batch of windows; see ``WindowModule``."""
         embeds = self.target[0].embed_ids(input_ids)
+        if ratio == 1:  # nothing is dropped, so there is nothing to add
+            places = torch.arange(input_ids.shape[1], device=input_ids.device)
+            return embeds.float(), places.expand(input_ids.shape)
         states = self.encoder(
             inputs_embeds=embeds, attention_mask=torch.ones_like(input_ids), use_cache=False
         ).last_hidden_state
@@ -157,13 +166,9 @@ class PooledModule(WindowModule):
         A base outside that range keeps its own norm as the bound, so that without a residual the
         result is the base, bit for bit.
         """
-        total = base + residual
         own = base.norm(dim=-1, keepdim=True)
-        norm = total.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        low = own.clamp(max=NORM_RANGE[0] * self.mean_norm)
-        high = own.clamp(min=NORM_RANGE[1] * self.mean_norm)
-        inside = (norm >= low) & (norm <= high)
-        return torch.where(inside, total, total * (norm.clamp(low, high) / norm))
+        low, high = (factor * self.mean_norm for factor in NORM_RANGE)
+        return clamp_norms(base + residual, own.clamp(max=low), own.clamp(min=high))
 
 
 def _gather(states: Tensor, index: Tensor) -> Tensor:
@@ -181,10 +186,48 @@ class PooledCondenser(TrainableCondenser):
 
     def __init__(self, target: HFTarget, config: dict[str, Any]) -> None:
         super().__init__(target, {**DEFAULTS, **config})
+        self._check_config(len(target.decoder.layers))
+        self.module = PooledModule(target, **self.config)
+
+    @classmethod
+    def load(cls, options: LoadOptions) -> Self:
+        """Load a checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            It is missing, damaged, made for another model, or offers a ratio that cannot be.
+        """
+        condenser = super().load(options)
+        if not set(condenser.ratios or ()) <= set(RATIOS):
+            raise CheckpointError(
+                f"{options.checkpoint} offers ratios {list(condenser.ratios or ())}; "
+                f"pooled knows {list(RATIOS)}"
+            )
+        return condenser
+
+    def save(self, folder: Path, name: str, ratios: Sequence[int], **facts: Any) -> None:
+        """Write a checkpoint; ratio 1, the plain embeddings, needs no training and is offered."""
+        super().save(folder, name, sorted({1, *ratios}), **facts)
+
+    def _check_config(self, available: int) -> None:
+        """Refuse settings that no pooled condenser has.
+
+        Raises
+        ------
+        CheckpointError
+            A setting is unknown, no whole number, or out of range.
+        """
         unknown = sorted(self.config.keys() - DEFAULTS.keys())
         if unknown:
             raise CheckpointError(f"unknown settings of a pooled condenser: {', '.join(unknown)}")
-        self.module = PooledModule(target, **self.config)
+        for key, value in self.config.items():
+            if type(value) is not int or value < 1:
+                raise CheckpointError(f"{key} must be a whole number from 1 on, got {value!r}")
+        if self.config["n_layers"] > available:
+            raise CheckpointError(
+                f"n_layers is {self.config['n_layers']}; {self.target_model} has {available}"
+            )
 
     def saved_buffers(self) -> set[str]:
         """Return the name of the table that selects the spans."""

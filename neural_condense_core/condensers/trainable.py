@@ -36,7 +36,22 @@ from neural_condense_core.llm.hf import HFTarget, load_target
 from neural_condense_core.tokens import CondensedTokens, n_condensed_for
 
 LENGTH_BUCKET = 32
+NORM_RANGE = (0.3, 3.0)
+"""Bounds of a condensed token's norm, in units of the target's mean embedding norm."""
 MAX_WINDOWS_PER_BATCH = {"cpu": 8, "cuda": 128}
+
+
+def clamp_norms(embeds: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Scale rows whose norm leaves [low, high] back to the bound; the others stay bit for bit.
+
+    Parameters
+    ----------
+    embeds : (..., hidden)
+    low, high : norms, numbers or (..., 1)
+    """
+    norms = embeds.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    inside = (norms >= low) & (norms <= high)
+    return torch.where(inside, embeds, embeds * (norms.clamp(low, high) / norms))
 
 
 class WindowModule(nn.Module):
@@ -136,7 +151,7 @@ class TrainableCondenser(Condenser):
         restore_tensors(path, self.trained_state())
 
     def save(self, folder: Path, name: str, ratios: Sequence[int], **facts: Any) -> None:
-        """Write a checkpoint: trained tensors in bfloat16 and ``config.json``.
+        """Write a checkpoint: trained tensors in bfloat16, counted tables as they are, its config.
 
         Parameters
         ----------
@@ -146,7 +161,15 @@ class TrainableCondenser(Condenser):
         facts : further fields of ``CheckpointConfig`` (``licence``, ``measured``)
         """
         folder.mkdir(parents=True, exist_ok=True)
-        store_tensors(folder / WEIGHTS_FILE, self.trained_state(), torch.bfloat16)
+        exact = self.saved_buffers()
+        store_tensors(
+            folder / WEIGHTS_FILE,
+            {
+                # a table that decides must decide as it did in training
+                key: tensor if key in exact else tensor.to(torch.bfloat16)
+                for key, tensor in self.trained_state().items()
+            },
+        )
         write_config(
             folder,
             CheckpointConfig(

@@ -83,11 +83,9 @@ def restore_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
             tensor.copy_(found[name])
 
 
-def store_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Write tensors in a dtype; the file appears complete or not at all."""
-    ready = {
-        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()
-    }
+def store_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors; the file appears complete or not at all."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     part = path.with_name(path.name + ".part")
     save_file(ready, part, metadata={"format": "pt"})
     part.replace(path)

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from neural_condense_core.console import messages, write_json
+from neural_condense_core.console import check_writable, messages, write_json
 from neural_condense_core.demo.document import Document, from_file, shipped, with_questions
 from neural_condense_core.demo.flow import Demo, DemoSettings, specified_backends
 from neural_condense_core.demo.processes import PORT_FIELD, Backend
 from neural_condense_core.demo.report import render
-from neural_condense_core.demo.signals import Interrupted
 from neural_condense_core.errors import ConfigError
+from neural_condense_core.signals import Interrupted
 
 
 def parse_backends(specs: list[str], target_model: str | None) -> list[Backend]:
@@ -82,6 +82,7 @@ def demo(
     Exit
         With 1 where a backend gave no valid matrix or no answers.
     """
+    check_writable(json_path)
     if target_model is not None and Path(target_model).is_dir():
         target_model = str(Path(target_model).resolve())  # the backends start in another folder
     document = _document(file, question or [], gold or [])

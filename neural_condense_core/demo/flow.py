@@ -32,10 +32,10 @@ from neural_condense_core.demo.report import (
     MethodRow,
     best_baseline,
 )
-from neural_condense_core.demo.signals import StopSignals
 from neural_condense_core.demo.waiting import wait_until_ready
 from neural_condense_core.errors import NeuralCondenseError
 from neural_condense_core.llm.base import as_segment
+from neural_condense_core.signals import StopSignals
 
 if TYPE_CHECKING:
     from neural_condense_core.demo.measure import AnswerJudge, Variant
@@ -124,9 +124,9 @@ class Demo:
     def run(self) -> DemoReport:
         """Run all phases; whatever happens, no process that was started is left."""
         started = time.monotonic()
-        with StopSignals() as signals:
+        with StopSignals():
             self._prepare()
-            processes = BackendProcesses(signals, ROOT, _environment())
+            processes = BackendProcesses(ROOT, _environment())
             try:
                 try:
                     variants = self._condense_all(processes)

@@ -22,8 +22,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_condense_core.demo.signals import StopSignals
 from neural_condense_core.errors import ConfigError
+from neural_condense_core.signals import held_signals
 
 HOST = "127.0.0.1"
 GRACE_S = 10.0
@@ -119,15 +119,11 @@ class BackendProcesses:
 
     Parameters
     ----------
-    signals : entered; lets signals wait while a child is started
     cwd : working directory of the backends
     environment : variables to set for them, on top of our own
     """
 
-    def __init__(
-        self, signals: StopSignals, cwd: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self._signals = signals
+    def __init__(self, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
         self._cwd = cwd
         self._environment = {**os.environ, **(environment or {})}
         self._logs = tempfile.TemporaryDirectory(
@@ -145,7 +141,7 @@ class BackendProcesses:
         """
         argv = [part.replace(PORT_FIELD, str(port)) for part in backend.argv]
         log = Path(self._logs.name) / f"{len(self.running)}.log"
-        with self._signals.held(), log.open("wb") as output:
+        with held_signals(), log.open("wb") as output:
             try:
                 process = subprocess.Popen(
                     argv,

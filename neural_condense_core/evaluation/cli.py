@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from neural_condense_core.console import STANDARD_STREAM, messages, write_json
+from neural_condense_core.console import check_writable, messages, write_json
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.registry import suggest
 
@@ -124,9 +124,9 @@ def evaluate(
         dtype=_chosen("--dtype", dtype, DTYPES)[0],
         device=device,
     )
-    _check_files(
-        options, [path for path in (json, markdown) if path not in {None, STANDARD_STREAM}]
-    )
+    check_writable(json)
+    check_writable(markdown)
+    _check_files(options)
     with _progress() as progress:
         report = run(options, progress)
     _publish(report, json, markdown)
@@ -167,6 +167,7 @@ def run(options: Options, progress: Progress = lambda label, done, total: None) 
             f"the condensers are for different target models ({', '.join(sorted(set(names)))}); "
             "evaluate those of one at a time"
         )
+    _name_apart(options.condensers, condensers)
     # the same positional arguments as in the condensers: one cached model for all
     target = load_target(names[0], device, dtype)
     baselines = [loaded(name, target.name) for name in (*BASELINES, *QUERY_AWARE_BASELINES)]
@@ -195,6 +196,17 @@ def run(options: Options, progress: Progress = lambda label, done, total: None) 
         command=options.command,
         rows=tuple(evaluator.run(items)),
     )
+
+
+def _name_apart(specs: Sequence[str], condensers: Sequence[Condenser]) -> None:
+    """Call condensers of one name (folders of one name, say) as the command line does."""
+    names = [condenser.name for condenser in condensers]
+    while shared := {name for name in names if names.count(name) > 1}:
+        names = [
+            spec if name in shared else name for spec, name in zip(specs, names, strict=True)
+        ]
+    for condenser, name in zip(condensers, names, strict=True):
+        condenser.name = name
 
 
 def _plain(value: object) -> str:
@@ -230,16 +242,12 @@ def _ratios(text: str) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _check_files(options: Options, outputs: Sequence[str | Path | None]) -> None:
+def _check_files(options: Options) -> None:
     if options.prose is None and options.qa is None:
         raise ConfigError("give --prose FILE.parquet, --qa FILE.parquet or both")
     for path in (options.prose, options.qa):
         if path is not None and not path.is_file():
             raise ConfigError(f"no such file: {path}")
-    for output in outputs:
-        folder = Path(str(output)).parent
-        if not folder.is_dir():
-            raise ConfigError(f"cannot write {output}: {folder} is not a folder")
 
 
 @contextmanager

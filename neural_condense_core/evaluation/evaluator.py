@@ -11,10 +11,11 @@ Design decisions
 * A baseline is run at the very number of tokens that the compared condenser made of each document,
   once for each such list of numbers: condensers of equal length share their baselines.
 * A query-aware method condenses the other document for the same query as its own.
+* A row's name says which method it is of: names that stand for two methods are refused.
 * Milliseconds are taken one document at a time, each after a run of another one of its length:
-  the first run of a shape pays for compiling kernels, and a second run of the very same document
-  would only find what a method keeps of the first. Both are the document with its first tokens
-  moved to its end.
+  the first run of a shape pays for compiling kernels. Both are the document with its tokens in an
+  order that no run before had, in the whole evaluation: of a document that was seen before, a
+  method would only find what it, or another method, has kept.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from neural_condense_core.condensers.base import BudgetedCondenser, Condenser
+from neural_condense_core.condensers.registry import BASELINES, QUERY_AWARE_BASELINES
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.evaluation.metrics import Row, Variant, greedy_accuracy, rows_of
 from neural_condense_core.evaluation.perturbation import perturb
@@ -45,6 +47,8 @@ from neural_condense_core.scoring.recovery import Floats
 from neural_condense_core.tokens import CondensedTokens
 
 POSITIONS = ("plain", "explicit")
+ENDS_OF_THE_SCALE = ("none", "full")
+"""Names of the rows without a condenser."""
 BATCH = 16
 TIMED_DOCUMENTS = 8
 
@@ -61,7 +65,7 @@ class EvaluationConfig:
     ratios : compression ratios
     positions : of ``POSITIONS``
     perturbations : of ``PERTURBATIONS``
-    seed : of the swapped documents, noise and intervals
+    seed : of the swapped documents, noise, intervals, and the documents that are timed
     greedy_limit : reconstruction items that the model also writes by itself, the slow part;
         0 = none
     """
@@ -97,7 +101,7 @@ class Evaluator:
     Parameters
     ----------
     target : the model that reads
-    condensers : what is compared, at least one
+    condensers : what is compared, at least one; each by a name of its own
     baselines : what each is compared with, at its own length
     config : ratios and variants
     progress : told of each step
@@ -120,6 +124,7 @@ class Evaluator:
         self.config = config
         self._progress = progress
         self._clock = clock
+        self._orders = np.random.default_rng(config.seed)
         self._done = 0
         self._total = 0
 
@@ -129,8 +134,10 @@ class Evaluator:
         Raises
         ------
         ConfigError
-            A condenser does not offer a ratio, or is for another target model.
+            A condenser does not offer a ratio, is for another target model, or bears the name of
+            another one or of a baseline.
         """
+        self._check_names()
         for condenser in self.condensers:
             if condenser.target_model != self.target.name:
                 raise ConfigError(
@@ -143,6 +150,21 @@ class Evaluator:
                     raise ConfigError(
                         f"{condenser.name} does not offer ratio {ratio:g}; it offers {offered}"
                     )
+
+    def _check_names(self) -> None:
+        kinds: dict[str, type[Condenser]] = dict.fromkeys(
+            (*BASELINES, *QUERY_AWARE_BASELINES), BudgetedCondenser
+        )
+        kinds |= {baseline.name: type(baseline) for baseline in self.baselines}
+        names = [condenser.name for condenser in self.condensers]
+        for name, condenser in zip(names, self.condensers, strict=True):
+            if names.count(name) > 1:
+                raise ConfigError(f"two condensers are called {name!r}; rename one of them")
+            if name in ENDS_OF_THE_SCALE or not isinstance(condenser, kinds.get(name, Condenser)):
+                raise ConfigError(
+                    f"a trained condenser is called {name!r}, as other rows of the result are; "
+                    "rename its folder"
+                )
 
     def run(self, items_by_task: Mapping[Task, Sequence[Item]]) -> list[Row]:
         """Evaluate every condenser at every ratio on every task."""
@@ -177,13 +199,17 @@ class Evaluator:
         return rows
 
     def _ends_of_the_scale(self, items: Sequence[Item], reference: Reference) -> list[Row]:
-        none = Score(reference.none, reference.none, reference)
-        full = Score(reference.full, reference.full_other, reference)
+        scores = (
+            Score(reference.none, reference.none, reference),
+            Score(reference.full, reference.full_other, reference),
+        )
         texts: list[Segment | None] = [TokenIds(item.context_ids) for item in items]
         nothing: list[Segment | None] = [None] * len(items)
         return [
             row
-            for name, score, contexts in (("none", none, nothing), ("full", full, texts))
+            for name, score, contexts in zip(
+                ENDS_OF_THE_SCALE, scores, (nothing, texts), strict=True
+            )
             for row in rows_of(
                 items,
                 score,
@@ -270,7 +296,8 @@ class Evaluator:
         times = []
         for request in requests:
             warm_up, timed = (
-                replace(request, context=request.context[k:] + request.context[:k]) for k in (1, 2)
+                replace(request, context=tuple(self._orders.permutation(request.context).tolist()))
+                for _ in range(2)
             )
             _condensed(method, [warm_up], ratio)
             start = self._clock()

@@ -121,7 +121,7 @@ def _row(
 ) -> Row:
     wanted = np.array([source in (ALL_SOURCES, item.source) for item in items])
     mask: Mask = wanted & score.reference.kept
-    documents = [f"{item.source}\n{item.document}" for item in items]
+    documents = [item.document for item in items]
     indices = [int(i) for i in np.flatnonzero(mask)]
     budgets = tuple(variant.n_condensed[i] for i in indices) if variant.n_condensed else ()
     ref = score.reference

@@ -1,13 +1,14 @@
-"""Evaluation items from parquet files: continuation, answer, reconstruction.
+"""Evaluation items from texts and questions: continuation, answer, reconstruction.
 
-Where it sits: first step of an evaluation; what it makes are the judge's ``Item``s.
+Where it sits: between the files (``data.py``) and the evaluation; what it makes are the judge's
+``Item``s.
 
 Design decisions
 
 * Deterministic by seed and file: the same command asks the same things.
-* Items are spread: sources take turns, within a source titles (or groups) do, and one document
-  gives a second item only when every other one has given its first. A few long books cannot
-  decide a result.
+* Items are spread: sources take turns, within a source documents do, and one document gives a
+  second item only when every other one has given its first. A few long books cannot decide a
+  result.
 * *continuation* puts a bridge between context and target, which every variant sees as text:
   without it the last words of the context alone (``truncate-tail``) win by fluency.
 * *answer* contexts are never cut: those that are too short or too long are left out, since a cut
@@ -18,14 +19,20 @@ Design decisions
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from neural_condense_core.errors import ConfigError
+from neural_condense_core.evaluation.data import (
+    Passage,
+    Question,
+    load_prose,
+    load_qa,
+    passages_of,
+)
 from neural_condense_core.llm.base import TargetLLM
 from neural_condense_core.scoring.judge import Item, Task
 
@@ -40,86 +47,10 @@ RECONSTRUCTION_TOKENS = 128
 MIN_ANSWER_CONTEXT = 64
 MAX_ANSWER_CONTEXT = 512
 MAX_ANSWER_TOKENS = 64
-MAX_WINDOWS_PER_TITLE = 4
+MAX_WINDOWS_PER_DOCUMENT = 4
 
 CHARS_PER_TOKEN = 8
 """More characters than a token of running text has; windows are tokenised from so many."""
-
-PROSE_COLUMNS = {"source": "string", "title": "string", "text": "string"}
-QA_COLUMNS = {
-    "source": "string",
-    "group": "string",
-    "context": "string",
-    "question": "string",
-    "answers": "list<string>",
-}
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A text to take windows from."""
-
-    source: str
-    title: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question on a context and its gold answer."""
-
-    source: str
-    group: str
-    context: str
-    question: str
-    answer: str
-
-
-def load_prose(path: Path) -> list[Passage]:
-    """Read running text.
-
-    Parameters
-    ----------
-    path : parquet file with the columns ``source``, ``title`` and ``text``
-
-    Returns
-    -------
-    its rows, those without text left out; at least one
-    """
-    passages = [
-        Passage(row["source"], row["title"] or row["text"][:80], row["text"])
-        for row in _rows(path, PROSE_COLUMNS)
-        if _is_text(row["source"]) and _is_text(row["text"])
-    ]
-    return _not_empty(passages, path)
-
-
-def load_qa(path: Path) -> list[Question]:
-    """Read questions.
-
-    Parameters
-    ----------
-    path : parquet file with the columns ``source``, ``group``, ``context``, ``question`` and
-        ``answers`` (a list, the first is gold)
-
-    Returns
-    -------
-    its rows, those without an answer left out; at least one
-    """
-    questions = [
-        Question(
-            row["source"],
-            row["group"] or row["context"],
-            row["context"],
-            row["question"].strip(),
-            row["answers"][0].strip(),
-        )
-        for row in _rows(path, QA_COLUMNS)
-        if row["answers"]
-        and all(_is_text(row[name]) for name in ("source", "context", "question"))
-        and _is_text(row["answers"][0])
-    ]
-    return _not_empty(questions, path)
 
 
 def continuation_items(
@@ -130,7 +61,7 @@ def continuation_items(
     return [
         Item(
             "continuation",
-            passage.title,
+            passage.document,
             passage.source,
             ids[:CONTEXT_TOKENS],
             ids[bridge_end:],
@@ -145,7 +76,7 @@ def reconstruction_items(
 ) -> list[Item]:
     """Return at most ``limit`` items whose target is the context itself."""
     return [
-        Item("reconstruction", passage.title, passage.source, ids, ids)
+        Item("reconstruction", passage.document, passage.source, ids, ids)
         for passage, ids in _windows(target, passages, RECONSTRUCTION_TOKENS, limit, seed)
     ]
 
@@ -169,32 +100,24 @@ def answer_items(
         if fits and 0 < len(answer) <= MAX_ANSWER_TOKENS:
             yield Item(
                 "answer",
-                question.group,
+                question.document,
                 question.source,
                 tokenized[text],
                 answer,
                 question=question.question,
             )
 
-    def of_group(members: list[Question]) -> Iterator[Item]:
+    def of_document(members: list[Question]) -> Iterator[Item]:
         by_context = _grouped(members, lambda question: question.context).values()
         return _turns(chain.from_iterable(map(stream, same)) for same in by_context)
 
     def of_source(members: list[Question]) -> Iterator[Item]:
-        return _turns(map(of_group, _grouped(members, lambda question: question.group).values()))
+        by_document = _grouped(members, lambda question: question.document)
+        return _turns(map(of_document, by_document.values()))
 
     shuffled = _shuffled(questions, seed)
     by_source = _grouped(shuffled, lambda question: question.source)
     return list(islice(_turns(of_source(by_source[name]) for name in sorted(by_source)), limit))
-
-
-def passages_of(questions: Sequence[Question]) -> list[Passage]:
-    """Return the distinct contexts of questions as running text."""
-    found = {
-        question.context: Passage(question.source, question.group, question.context)
-        for question in questions
-    }
-    return list(found.values())
 
 
 def build_items(
@@ -239,7 +162,7 @@ def build_items(
             wanted = "--prose" if task == "continuation" else "--qa"
             raise ConfigError(f"task {task!r} needs {wanted} FILE.parquet")
         items = makers[task]()
-        if len({(item.source, item.document) for item in items}) < 2:
+        if len({item.document for item in items}) < 2:
             raise ConfigError(
                 f"too little data for task {task!r}: it needs usable texts of at least two "
                 "documents; give a larger file or a higher --limit"
@@ -251,7 +174,7 @@ def build_items(
 def _windows(
     target: TargetLLM, passages: Sequence[Passage], n_tokens: int, limit: int, seed: int
 ) -> list[tuple[Passage, tuple[int, ...]]]:
-    """Cut at most ``limit`` windows of exactly ``n_tokens``; sources, titles, texts take turns."""
+    """Cut at most ``limit`` windows of exactly ``n_tokens``; sources, documents, texts take turns."""
 
     def of_passage(passage: Passage) -> Iterator[tuple[Passage, tuple[int, ...]]]:
         slot = n_tokens * CHARS_PER_TOKEN
@@ -261,11 +184,12 @@ def _windows(
             if len(ids) >= n_tokens:
                 yield passage, tuple(ids[:n_tokens])
 
-    def of_title(members: list[Passage]) -> Iterator[tuple[Passage, tuple[int, ...]]]:
-        return islice(_turns(map(of_passage, members)), MAX_WINDOWS_PER_TITLE)
+    def of_document(members: list[Passage]) -> Iterator[tuple[Passage, tuple[int, ...]]]:
+        return islice(_turns(map(of_passage, members)), MAX_WINDOWS_PER_DOCUMENT)
 
     def of_source(members: list[Passage]) -> Iterator[tuple[Passage, tuple[int, ...]]]:
-        return _turns(map(of_title, _grouped(members, lambda passage: passage.title).values()))
+        by_document = _grouped(members, lambda passage: passage.document)
+        return _turns(map(of_document, by_document.values()))
 
     by_source = _grouped(_shuffled(passages, seed), lambda passage: passage.source)
     return list(islice(_turns(of_source(by_source[name]) for name in sorted(by_source)), limit))
@@ -300,43 +224,3 @@ def _grouped(values: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]
 
 def _shuffled(values: Sequence[T], seed: int) -> list[T]:
     return [values[i] for i in np.random.default_rng(seed).permutation(len(values))]
-
-
-def _rows(path: Path, columns: dict[str, str]) -> list[dict[str, Any]]:
-    """Read some columns of a parquet file.
-
-    Raises
-    ------
-    ConfigError
-        The file is missing, no parquet, or lacks a column of the right type.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise ConfigError(f"no such file: {path}")
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path} is no parquet file") from error
-    for name, kind in columns.items():
-        if name not in schema.names:
-            raise ConfigError(f"{path} lacks the column {name!r}; it has {', '.join(schema.names)}")
-        found = schema.field(name).type
-        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
-        text = found.value_type if is_list else found
-        is_text = pa.types.is_string(text) or pa.types.is_large_string(text)
-        if not is_text or is_list != kind.startswith("list"):
-            raise ConfigError(f"{path}: column {name!r} must be {kind}, it is {found}")
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=list(columns)).to_pylist()
-    return rows
-
-
-def _is_text(value: str | None) -> bool:
-    return value is not None and bool(value.strip())
-
-
-def _not_empty(values: list[T], path: Path) -> list[T]:
-    if not values:
-        raise ConfigError(f"{path} has no usable row")
-    return values

@@ -14,30 +14,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, pad
+from torch.nn.functional import linear, log_softmax, pad
 
 from neural_condense_core.errors import RequestError, TargetModelError
 from neural_condense_core.llm.base import Likelihood, Prefix, Prompt, TokenIds
+from neural_condense_core.llm.prefix import HFPrefix, expand_cache, own_prefix
 from neural_condense_core.llm.rows import Row, bucketed, stack_rows
 
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
-
-
-@dataclass(frozen=True, eq=False)
-class HFPrefix:
-    """A computed prompt: its cache, its rows and the position of what follows."""
-
-    cache: Any
-    n_tokens: int
-    next_position: int
 
 
 class HFTarget:
@@ -162,7 +153,7 @@ class HFTarget:
         -------
         one a target, nats per token
         """
-        own = _own(prefix)
+        own = own_prefix(prefix)
         start = own.next_position if own else 0
         rows = [
             self._row((*prompt, TokenIds(tuple(target[:-1]))), start)
@@ -185,9 +176,9 @@ class HFTarget:
         prefix: Prefix | None = None,
     ) -> list[str]:
         """Answer each prompt greedily; ends at the model's end-of-turn token."""
-        own = _own(prefix)
+        own = own_prefix(prefix)
         start = own.next_position if own else 0
-        rows = [self._row(prompt, start) for prompt in prompts]
+        rows = [self._row(prompt, start, max_new_tokens) for prompt in prompts]
         found = [""] * len(rows)
         for indices in self._chunks([len(row) + max_new_tokens for row in rows]):
             batch = [rows[i] for i in indices]
@@ -215,7 +206,7 @@ class HFTarget:
             found.append(np.concatenate([values.max(initial=0.0, keepdims=True), values]))
         return found
 
-    def _row(self, prompt: Prompt, start: int) -> Row:
+    def _row(self, prompt: Prompt, start: int, room: int = 0) -> Row:
         """Lay a prompt out as embeddings and positions, the first position being ``start``.
 
         Raises
@@ -238,16 +229,17 @@ class HFTarget:
                     offsets = torch.from_numpy(segment.positions)
             positions.append(start + offsets)
             start += span
-        if start > self.max_positions:
+        if start + room > self.max_positions:
             raise RequestError(
-                f"the prompt takes {start} positions and {self.name} has {self.max_positions}",
-                {"positions": start, "max_positions": self.max_positions},
+                f"the prompt and {room} new tokens take {start + room} positions and {self.name} "
+                f"has {self.max_positions}",
+                {"positions": start + room, "max_positions": self.max_positions},
             )
         return Row(torch.cat(embeds), torch.cat(positions).to(self.device), start)
 
     def _chunks(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Yield indices in batches of similar, bucketed length within the token budget."""
-        budget = MAX_BATCH_TOKENS[self.device.type]
+        budget = MAX_BATCH_TOKENS.get(self.device.type, MAX_BATCH_TOKENS["cpu"])
         chunk: list[int] = []
         for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
             longest = bucketed(lengths[chunk[0]] if chunk else lengths[i])
@@ -283,10 +275,27 @@ class HFTarget:
         return Likelihood(logprobs.cpu().numpy(), (logits.argmax(-1) == ids).cpu().numpy())
 
     def logits(self, states: Tensor) -> Tensor:
-        """Project last hidden states on the vocabulary: (..., vocab) float32."""
-        logits: Tensor = self.model.get_output_embeddings()(states).float()
-        cap = getattr(self.model.config, "final_logit_softcapping", None)  # Gemma 2
+        """Project last hidden states on the vocabulary: (..., vocab) float32.
+
+        The product is float32 whatever the model is in: a logit of 20 is rounded to 0.06 nats in
+        bfloat16, and a two-token answer is judged by such differences.
+        """
+        logits = linear(states.float(), self._head, self._head_bias)
+        config = self.model.config
+        logits = logits * getattr(config, "logit_scale", 1.0)  # Cohere
+        logits = logits / getattr(config, "logits_scaling", 1.0)  # Granite
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @cached_property
+    def _head(self) -> Tensor:
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight.detach().float()
+
+    @cached_property
+    def _head_bias(self) -> Tensor | None:
+        bias: Tensor | None = self.model.get_output_embeddings().bias
+        return None if bias is None else bias.detach().float()
 
     def _generate(
         self, rows: Sequence[Row], max_new_tokens: int, prefix: HFPrefix | None
@@ -315,21 +324,6 @@ class HFTarget:
             if found is not None:
                 return int(found)
         return 0
-
-
-def _own(prefix: Prefix | None) -> HFPrefix | None:
-    if prefix is None or isinstance(prefix, HFPrefix):
-        return prefix
-    raise TypeError(f"a prefix of another model: {type(prefix).__name__}")
-
-
-def expand_cache(prefix: HFPrefix | None, batch: int) -> Any:
-    """Copy a prefix's cache for a batch: the model appends to the copy, never to the original."""
-    if prefix is None:
-        return None
-    cache = copy.deepcopy(prefix.cache)
-    cache.batch_repeat_interleave(batch)
-    return cache
 
 
 @lru_cache(maxsize=8)
@@ -390,11 +384,12 @@ def _load_target(name: str, device: str, dtype: str) -> HFTarget:
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=resolve_dtype(dtype, device), use_safetensors=True
         )
+        model = model.to(device)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, AssertionError) as error:
         raise TargetModelError(
-            f"cannot load target model {name!r}: {type(error).__name__}: {error}; give the "
-            f"embedded model {embedded.NAME!r}, a folder with safetensors weights, or a Hugging "
+            f"cannot load target model {name!r} on {device}: {type(error).__name__}: {error}; "
+            f"give the embedded model {embedded.NAME!r}, a folder with safetensors weights, or a Hugging "
             "Face name that this machine can reach"
         ) from error
-    return HFTarget(model.to(device), tokenizer, name)
+    return HFTarget(model, tokenizer, name)

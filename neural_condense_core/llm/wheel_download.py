@@ -4,6 +4,7 @@ Design decisions
 
 * pip, because it knows the user's package index, proxy and certificates; we know none of them.
 * pip is given a temporary folder of ours, whose growth is the progress.
+* Whatever stops us, pip is not left running: signals wait until its process is in our hands.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from neural_condense_core.errors import TargetModelError
+from neural_condense_core.signals import held_signals
 
 DOWNLOAD_TIMEOUT_S = 900.0
 RETRIES = 3
@@ -92,22 +95,30 @@ def download_wheel(requirement: str, folder: Path, expected_bytes: int, steps: S
     ]  # fmt: skip
     log = folder / "pip.log"
     with log.open("wb") as output, steps.task(f"Downloading {requirement}", expected_bytes) as done:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(folder), "PYTHONWARNINGS": "ignore"},
-        )
-        try:
-            _wait(process, folder, done)
-        finally:
-            process.kill()
-            process.wait()
+        returncode = _run(command, folder, output, done)
     wheels = sorted(folder.glob("*.whl"))
-    if process.returncode != 0 or not wheels:
+    if returncode != 0 or not wheels:
         raise TargetModelError(_explain(requirement, log.read_text(errors="replace")))
     return wheels[0]
+
+
+def _run(command: list[str], folder: Path, output: IO[bytes], done: Callable[[int], None]) -> int:
+    process = None
+    try:
+        with held_signals():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(folder), "PYTHONWARNINGS": "ignore"},
+            )
+        _wait(process, folder, done)
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+    return process.returncode
 
 
 def _wait(process: subprocess.Popen[bytes], folder: Path, done: Callable[[int], None]) -> None:

@@ -82,8 +82,9 @@ class Item:
     Parameters
     ----------
     task : how the target model is asked
-    document : what the context is a part of; another document shares no text with it
-    source : collection of the document; the swapped context comes from the same one
+    document : what the context is a part of, by a name that is unique over all sources; another
+        document shares no text with it
+    source : collection that the item is from; the swapped context comes from the same one
     context_ids : (n_context,) token ids of the context
     target_ids : (n_target,) token ids that the reply should have
     question : for ``answer``
@@ -252,7 +253,12 @@ class Score:
     def recovery_over(self, mask: Mask) -> float | None:
         """R over the masked items."""
         ref = self.reference
-        return recovery(ref.none.nats[mask], ref.full.nats[mask], self.own.nats[mask])
+        return recovery(
+            ref.none.nats[mask],
+            ref.full.nats[mask],
+            self.own.nats[mask],
+            n_target=ref.full.n_tokens[mask],
+        )
 
     def content_recovery_over(self, mask: Mask) -> float | None:
         """C over the masked items."""
@@ -262,6 +268,7 @@ class Score:
             self.other.nats[mask],
             ref.full.nats[mask],
             ref.full_other.nats[mask],
+            n_target=ref.full.n_tokens[mask],
         )
 
     def interval_over(
@@ -274,6 +281,7 @@ class Score:
             (ref.full_other.nats - ref.full.nats)[mask],
             [name for name, kept in zip(documents, mask, strict=True) if kept],
             seed,
+            n_target=ref.full.n_tokens[mask],
         )
 
 

@@ -9,7 +9,9 @@ Design decisions
   share of the difference that the full texts make. Whatever holds no content of its own text
   gets 0.
 * Both are ratios of sums over items, never means of ratios: an item whose full text helps little
-  weighs little. A denominator that is not clearly positive gives None, never infinity or NaN.
+  weighs little. Where the denominator, what the full texts change, is below ``MIN_CHANGE`` nats
+  a target token, the ratio would mostly be noise divided by nearly nothing: it is None, never a
+  huge number, infinity or NaN.
 * Intervals resample documents, not items: two questions about one text are not two witnesses.
 * Pure functions of numbers and seeds.
 """
@@ -29,40 +31,45 @@ from neural_condense_core.constants import TierConfig
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
 
-MIN_DENOMINATOR = 1e-6
-"""Summed nats under which a ratio has no meaning."""
+MIN_CHANGE = 0.05
+"""Nats per target token that the full texts must change at least for a ratio to have a meaning."""
 
 N_RESAMPLES = 2_000
 MAX_DEGENERATE_SHARE = 0.01
 """Share of resamples without a meaning from which on an interval has none either."""
 
 
-def ratio_of_sums(numerators: Floats, denominators: Floats) -> float | None:
-    """Return sum over sum, or None where that has no finite value."""
+def ratio_of_sums(
+    numerators: Floats, denominators: Floats, *, least: float = 0.0
+) -> float | None:
+    """Return sum over sum; None where it is not finite or the denominator not above ``least``."""
     denominator = float(denominators.sum())
-    if not denominator > MIN_DENOMINATOR:
+    if not denominator > least:
         return None
     found = float(numerators.sum()) / denominator
     return found if math.isfinite(found) else None
 
 
-def recovery(none: Floats, full: Floats, condensed: Floats) -> float | None:
+def recovery(
+    none: Floats, full: Floats, condensed: Floats, *, n_target: Floats
+) -> float | None:
     """Return R = (none - condensed) / (none - full), as a ratio of sums.
 
     Parameters
     ----------
     none, full, condensed : (n_items,) summed nats of each item's target
+    n_target : (n_items,) target tokens
 
     Returns
     -------
-    0 = no better than no context, 1 = as good as the full text; None where the full text does not
-    help at all
+    0 = no better than no context, 1 = as good as the full text; None where the full texts help by
+    no more than ``MIN_CHANGE`` nats a target token, all items together
     """
-    return ratio_of_sums(none - condensed, none - full)
+    return ratio_of_sums(none - condensed, none - full, least=_least(n_target))
 
 
 def content_recovery(
-    own: Floats, other: Floats, full_own: Floats, full_other: Floats
+    own: Floats, other: Floats, full_own: Floats, full_other: Floats, *, n_target: Floats
 ) -> float | None:
     """Return C = (other - own) / (full_other - full_own), as a ratio of sums.
 
@@ -70,13 +77,18 @@ def content_recovery(
     ----------
     own, full_own : (n_items,) summed nats behind the condensed tokens, the full text of the item
     other, full_other : (n_items,) the same behind those of another document
+    n_target : (n_items,) target tokens
 
     Returns
     -------
-    0 = says nothing about this very text, 1 = as specific as the full text; None where the full
-    texts make no difference
+    0 = says nothing about this very text, 1 = as specific as the full text; None where own and
+    other full texts differ by no more than ``MIN_CHANGE`` nats a target token, all items together
     """
-    return ratio_of_sums(other - own, full_other - full_own)
+    return ratio_of_sums(other - own, full_other - full_own, least=_least(n_target))
+
+
+def _least(n_target: Floats) -> float:
+    return MIN_CHANGE * float(n_target.sum())
 
 
 def bootstrap(
@@ -85,6 +97,7 @@ def bootstrap(
     documents: Sequence[str],
     seed: int,
     *,
+    n_target: Floats,
     n_resamples: int = N_RESAMPLES,
     level: float = 0.95,
 ) -> tuple[float, float] | None:
@@ -95,12 +108,13 @@ def bootstrap(
     numerators, denominators : (n_items,)
     documents : (n_items,) names; items of one document are drawn together
     seed : same seed, same interval
+    n_target : (n_items,) target tokens
 
     Returns
     -------
     (low, high); None with fewer than two documents, with values that are not finite, or when so
-    many resamples have no clearly positive denominator that leaving them out would move the
-    quantiles
+    many resamples have a denominator of no more than ``MIN_CHANGE`` nats a target token that leaving
+    them out would move the quantiles
     """
     names, groups = np.unique(np.asarray(documents, dtype=str), return_inverse=True)
     n = len(names)
@@ -110,7 +124,7 @@ def bootstrap(
     bottoms = np.bincount(groups, weights=denominators, minlength=n)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
     below = counts @ bottoms
-    usable = below > MIN_DENOMINATOR
+    usable = below > MIN_CHANGE * (counts @ np.bincount(groups, weights=n_target, minlength=n))
     if (~usable).mean() > MAX_DEGENERATE_SHARE:
         return None
     ratios = (counts @ tops)[usable] / below[usable]
@@ -125,7 +139,8 @@ def derangement(documents: Sequence[str], sources: Sequence[str], seed: int) -> 
 
     Parameters
     ----------
-    documents, sources : (n_items,) names
+    documents : (n_items,) names, unique over all sources
+    sources : (n_items,) names
     seed : same seed, same choice
 
     Returns
@@ -139,17 +154,16 @@ def derangement(documents: Sequence[str], sources: Sequence[str], seed: int) -> 
     ValueError
         All items are of one document.
     """
-    keys = list(zip(sources, documents, strict=True))
-    if len(set(keys)) < 2:
+    if len(set(documents)) < 2:
         raise ValueError("a swapped context needs at least two documents")
     rng = np.random.default_rng(seed)
     by_source = _grouped(range(len(keys)), sources)
-    chosen = [-1] * len(keys)
+    chosen = [-1] * len(documents)
     for source in sorted(by_source):
         members = by_source[source]
         alone = len({documents[i] for i in members}) == 1
-        pool = list(range(len(keys))) if alone else members
-        for i, j in _rotated(members, pool, keys, rng).items():
+        pool = list(range(len(documents))) if alone else members
+        for i, j in _rotated(members, pool, documents, rng).items():
             chosen[i] = j
     return chosen
 
@@ -164,7 +178,7 @@ def _grouped(indices: Sequence[int], labels: Sequence[T]) -> dict[T, list[int]]:
 def _rotated(
     members: Sequence[int],
     pool: Sequence[int],
-    keys: Sequence[tuple[str, str]],
+    documents: Sequence[str],
     rng: np.random.Generator,
 ) -> dict[int, int]:
     """Lay the pool out document by document and take for each member one a block further.
@@ -172,7 +186,7 @@ def _rotated(
     A rotation by the largest block leaves every block; only where one block is more than half of
     the whole can it run round into itself, and then the next item of another document is taken.
     """
-    blocks = [list(block) for block in _grouped(pool, keys).values()]
+    blocks = [list(block) for block in _grouped(pool, documents).values()]
     for block in blocks:
         rng.shuffle(block)
     order = [i for k in rng.permutation(len(blocks)) for i in blocks[k]]
@@ -181,7 +195,7 @@ def _rotated(
     found = {}
     for i in members:
         steps = (order[(place[i] + shift + step) % len(order)] for step in range(len(order)))
-        found[i] = next(j for j in steps if keys[j] != keys[i])
+        found[i] = next(j for j in steps if documents[j] != documents[i])
     return found
 
 

@@ -4,6 +4,10 @@ Design decisions
 
 * Bodies are read and parsed here, not by the framework: counted while read, never echoed, and a
   reply's bytes go out as the worker made them.
+* A body is not read before it is clear that it can be used, and only so many are in hand at once:
+  at most ``MAX_BODIES * MAX_BODY_BYTES`` of memory, 256 MB. Once parsed, a context is bounded by
+  the engine's queue. What is left unread, the HTTP server drops.
+* What is raised and was not foreseen is logged by type and place: its message may quote a context.
 * Every error, the framework's own too, has the one body of ``errors.py``.
 * A client that hangs up gives its request up; a worker never sees it.
 * Nothing here needs torch, and health answers before anything is loaded.
@@ -26,6 +30,7 @@ from starlette.requests import ClientDisconnect
 from neural_condense_core.errors import (
     DeadlineError,
     NeuralCondenseError,
+    OverloadedError,
     PayloadTooLargeError,
     RetryableError,
     UnavailableError,
@@ -34,7 +39,15 @@ from neural_condense_core.errors import (
 from neural_condense_core.serving.engine import Engine
 from neural_condense_core.serving.jobs import Answer
 from neural_condense_core.serving.openapi import condense_body, condense_responses
-from neural_condense_core.serving.settings import ServeSettings
+from neural_condense_core.serving.settings import (
+    DOCS_PATH,
+    INFO_PATH,
+    LIVE_PATH,
+    OPENAPI_PATH,
+    READY_PATH,
+    ServeSettings,
+)
+from neural_condense_core.serving.worker import type_and_frames
 from neural_condense_core.wire.accept import parse_media_type
 from neural_condense_core.wire.codec import (
     JSON,
@@ -60,6 +73,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_BODIES = 64
+"""How many request bodies may be in hand, arriving or being parsed; above it 429."""
 DISCARD_FACTOR = 4
 """How much of a body over the cap is still read, so that the client gets to see the refusal."""
 
@@ -83,6 +98,9 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
         title="Neural Condense backend",
         description="Turns a text into condensed tokens, which a frozen LLM reads as embeddings.",
         lifespan=lifespan,
+        openapi_url=OPENAPI_PATH,
+        docs_url=DOCS_PATH,
+        swagger_ui_oauth2_redirect_url=None,
         redoc_url=None,
     )
     routes = Routes(engine, settings)
@@ -97,10 +115,10 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
         openapi_extra={"requestBody": condense_body()},
     )
     app.add_api_route(
-        "/health/live", routes.live, response_model=Live, summary="Whether the process answers"
+        LIVE_PATH, routes.live, response_model=Live, summary="Whether the process answers"
     )
     app.add_api_route(
-        "/health/ready",
+        READY_PATH,
         routes.ready,
         summary="Whether requests are taken",
         description="Before that, how far loading is.",
@@ -108,7 +126,7 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
         responses={503: {"model": NotReady, "description": "not yet, or no more"}},
     )
     app.add_api_route(
-        "/info",
+        INFO_PATH,
         routes.info,
         summary="What is served, and within which limits",
         description="Model, width, ratios, limits and formats.",
@@ -117,7 +135,7 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
     )
     app.add_exception_handler(NeuralCondenseError, _own_error)
     app.add_exception_handler(HTTPException, routes.framework_error)
-    app.add_exception_handler(Exception, _unforeseen_error)
+    app.add_exception_handler(Exception, unforeseen_error)
     return app
 
 
@@ -134,6 +152,7 @@ class Routes:
         self.engine = engine
         self.settings = settings
         self.default_reply = JSON_LIST if settings.reply == "list" else JSON
+        self._n_bodies = 0
 
     async def condense(self, request: Request) -> Response:
         """Condense one context and log how it went.
@@ -153,6 +172,9 @@ class Routes:
         except NeuralCondenseError as error:
             log.info("POST %s: %d %s", self.settings.api_path, error.status, error.code)
             raise
+        except Exception as error:  # noqa: BLE001 - left to itself, its message would be logged
+            log.error("POST %s: 500, raised %s", self.settings.api_path, type_and_frames(error))
+            return await unforeseen_error(request, error)
         taken_ms = (asyncio.get_running_loop().time() - start_s) * 1000
         log.info(
             "POST %s: 200, %d tokens to %d in %.1f ms",
@@ -191,7 +213,7 @@ class Routes:
         """
         loaded = self.engine.loaded
         if loaded is None:
-            raise UnavailableError("no worker has loaded yet; see /health/ready")
+            raise UnavailableError(f"no worker has loaded yet; see {READY_PATH}")
         body = Info(
             condenser=loaded.condenser,
             target_model=loaded.target_model,
@@ -213,8 +235,8 @@ class Routes:
         status = error.status_code if isinstance(error, HTTPException) else 500
         headers = dict(getattr(error, "headers", None) or {})
         if status == 404:
-            served = [f"POST {self.settings.api_path}", "GET /health/live", "GET /health/ready"]
-            served += ["GET /info", "GET /docs"]
+            served = [f"POST {self.settings.api_path}"]
+            served += [f"GET {path}" for path in (LIVE_PATH, READY_PATH, INFO_PATH, DOCS_PATH)]
             message = f"no such route; served are {', '.join(served)}"
             return _error(404, "not_found", message, {"routes": served}, headers)
         if status == 405:
@@ -227,12 +249,8 @@ class Routes:
         check_content_type(request)
         # Before the body: a client that cannot use the answer need not send the text.
         negotiate(request.headers.get("accept"), self.default_reply)
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                body = await read_body(request, MAX_BODY_BYTES)
-        except TimeoutError:
-            raise DeadlineError("the body did not arrive in time; send it faster") from None
-        asked = parse_request(body, max_body_bytes=MAX_BODY_BYTES)
+        self.engine.served()
+        asked = await self._take(request, deadline_s)
         work = self.engine.condense(
             asked.context,
             self._format(request, asked),
@@ -242,6 +260,21 @@ class Routes:
             max_condensed_tokens=asked.max_condensed_tokens,
         )
         return await until_gone(request, work)
+
+    async def _take(self, request: Request, deadline_s: float) -> CondenseRequest:
+        if self._n_bodies >= MAX_BODIES:
+            raise OverloadedError(
+                f"{self._n_bodies} requests are arriving; retry later", {"limit": MAX_BODIES}
+            )
+        self._n_bodies += 1
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                body = await read_body(request, MAX_BODY_BYTES)
+            return parse_request(body, max_body_bytes=MAX_BODY_BYTES)
+        except TimeoutError:
+            raise DeadlineError("the body did not arrive in time; send it faster") from None
+        finally:
+            self._n_bodies -= 1
 
     def _format(self, request: Request, asked: CondenseRequest) -> Format:
         preferred = {None: self.default_reply, "float": JSON, "base64": JSON_BASE64}
@@ -337,7 +370,8 @@ async def _own_error(request: Request, error: Exception) -> Response:
     return _error(known.status, known.code, known.message, known.detail, headers)
 
 
-async def _unforeseen_error(request: Request, error: Exception) -> Response:
+async def unforeseen_error(request: Request, error: Exception) -> Response:
+    """Answer what nobody foresaw; nothing of the exception is told."""
     return _error(500, "internal", "the backend failed; its log says where", {}, {})
 
 

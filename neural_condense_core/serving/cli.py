@@ -10,14 +10,25 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated
 
 import typer
 
 from neural_condense_core.errors import ConfigError, NeuralCondenseError
-from neural_condense_core.serving.settings import ServeSettings
+from neural_condense_core.serving.devices import ACCELERATORS, MAX_BATCH_TOKENS
+from neural_condense_core.serving.settings import (
+    DEFAULT_QUEUED_TOKENS,
+    DEFAULT_RATIO,
+    DTYPES,
+    LOGGING_LEVELS,
+    REPLIES,
+    ServeSettings,
+)
+
+AUTO_DEVICES = "auto"
+"""How a command line says that ``ServeSettings.devices`` is None."""
 
 
 def _option(name: str, text: str) -> typer.models.OptionInfo:
@@ -26,50 +37,74 @@ def _option(name: str, text: str) -> typer.models.OptionInfo:
     return option
 
 
+def _one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def serve(
     condenser: Annotated[
         str, _option("condenser", "checkpoint, method, checkpoint folder or module:Class")
     ],
-    port: Annotated[int, _option("port", "port to listen on; 0 = any free one")] = 8080,
-    devices: Annotated[str, _option("devices", "how many devices, or auto = all GPUs")] = "auto",
+    port: Annotated[
+        int, _option("port", "port to listen on; 0 = any free one")
+    ] = ServeSettings.port,
+    devices: Annotated[
+        str, _option("devices", f"how many devices, or {AUTO_DEVICES} = all GPUs")
+    ] = AUTO_DEVICES,
     workers_per_device: Annotated[
         int, _option("workers_per_device", "worker processes on each device")
-    ] = 1,
-    host: Annotated[str, _option("host", "address to listen on; 0.0.0.0 = all")] = "127.0.0.1",
+    ] = ServeSettings.workers_per_device,
+    host: Annotated[
+        str, _option("host", "address to listen on; 0.0.0.0 = all")
+    ] = ServeSettings.host,
     target_model: Annotated[
         str | None, _option("target_model", "model to condense for; default: the checkpoint's")
-    ] = None,
+    ] = ServeSettings.target_model,
     checkpoint: Annotated[
         str | None, _option("checkpoint", "trained weights in place of the condenser's own")
-    ] = None,
+    ] = ServeSettings.checkpoint,
     ratio: Annotated[
-        float | None, _option("ratio", "compression ratio of requests that name none; default 4")
-    ] = None,
+        float | None,
+        _option(
+            "ratio", f"compression ratio of requests that name none; default {DEFAULT_RATIO:g}"
+        ),
+    ] = ServeSettings.ratio,
     max_batch_tokens: Annotated[
         int | None,
-        _option("max_batch_tokens", "budget of a padded batch; default 256 on CPU, 16384 on GPU"),
-    ] = None,
+        _option(
+            "max_batch_tokens",
+            f"budget of a padded batch; default {MAX_BATCH_TOKENS['cpu']} on CPU, "
+            f"{MAX_BATCH_TOKENS['cuda']} on GPU",
+        ),
+    ] = ServeSettings.max_batch_tokens,
     max_context_tokens: Annotated[
         int, _option("max_context_tokens", "longest context; above it 413")
-    ] = 16_384,
+    ] = ServeSettings.max_context_tokens,
     max_queued_tokens: Annotated[
         int | None,
-        _option("max_queued_tokens", "most tokens that wait; above it 429; default 65536"),
-    ] = None,
+        _option(
+            "max_queued_tokens",
+            f"most tokens that wait; above it 429; default {DEFAULT_QUEUED_TOKENS}",
+        ),
+    ] = ServeSettings.max_queued_tokens,
     timeout: Annotated[
         float, _option("timeout", "seconds from a request's arrival to its answer; then 504")
-    ] = 60.0,
-    api_path: Annotated[str, _option("api_path", "path of the condensing endpoint")] = "/condense",
+    ] = ServeSettings.timeout_s,
+    api_path: Annotated[
+        str, _option("api_path", "path of the condensing endpoint")
+    ] = ServeSettings.api_path,
     reply: Annotated[
-        str, _option("reply", "JSON replies that name no shape: object or list")
-    ] = "object",
-    dtype: Annotated[str, _option("dtype", "auto, float32 or bfloat16")] = "auto",
-    accelerator: Annotated[str, _option("accelerator", "auto, cpu or cuda")] = "auto",
+        str, _option("reply", f"JSON replies that name no shape: {_one_of(REPLIES)}")
+    ] = ServeSettings.reply,
+    dtype: Annotated[str, _option("dtype", _one_of(DTYPES))] = ServeSettings.dtype,
+    accelerator: Annotated[
+        str, _option("accelerator", _one_of(ACCELERATORS))
+    ] = ServeSettings.accelerator,
     logging_level: Annotated[
-        str, _option("logging_level", "debug, info, warning or error")
-    ] = "info",
+        str, _option("logging_level", _one_of(LOGGING_LEVELS))
+    ] = ServeSettings.logging_level,
 ) -> None:
-    """Serve a condenser over HTTP: POST /condense, /health/live, /health/ready, /info, /docs."""
+    """Serve a condenser over HTTP; its GET /docs describes the routes."""
     settings = ServeSettings(
         condenser=condenser,
         checkpoint=checkpoint,
@@ -125,10 +160,10 @@ def _run(command: Callable[..., None]) -> None:
 
 
 def _devices(text: str) -> int | None:
-    if text == "auto":
+    if text == AUTO_DEVICES:
         return None
     if not text.isascii() or not text.isdigit():
-        raise ConfigError(f"--devices must be a number or auto, got {text!r}")
+        raise ConfigError(f"--devices must be a number or {AUTO_DEVICES}, got {text!r}")
     return int(text)
 
 

@@ -11,8 +11,8 @@ Design decisions
 * What a lost worker had in hand is done once more, each context alone: the one that killed it
   takes no neighbour along twice.
 * A request that is given up or late is dropped before a worker sees it. One that runs already is
-  answered without waiting for it, and a worker that stays silent for twice the time limit is
-  killed.
+  answered without waiting for it. Its worker is killed only when it hangs, which is well beyond the
+  time limit: a slow batch that is on its way is cheaper than a worker that loads anew.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from neural_condense_core.errors import (
 from neural_condense_core.serving.batching import Entry, TokenQueue
 from neural_condense_core.serving.jobs import Answer, Job, Loaded, Outcome, WorkerSpec
 from neural_condense_core.serving.replica import Replica, WorkerLostError
+from neural_condense_core.serving.settings import READY_PATH
 from neural_condense_core.serving.tokenizing import FrontTokenizer
 from neural_condense_core.serving.worker import check_length
 from neural_condense_core.wire.codec import Format
@@ -46,6 +47,8 @@ BACKOFF_S = 0.5
 MAX_BACKOFF_S = 10.0
 HANG_FACTOR = 2.0
 """A batch that takes this many time limits has outlived everyone who waited for it."""
+MIN_HANG_S = 60.0
+"""A batch that takes less is slow and not held to hang, however short the time limit."""
 
 State = Literal["loading", "ready", "draining", "failed"]
 
@@ -96,6 +99,8 @@ class Engine:
     specs : one a worker
     max_queued_tokens, max_batch_tokens : bounds of the queue and of a padded batch, tokens
     timeout_s : seconds from a request's arrival to its answer
+    hang_timeout_s : seconds after which a batch's worker is killed; None = ``HANG_FACTOR`` time
+        limits and at least ``MIN_HANG_S``
     on_loaded : called with what the first worker to be ready has loaded
     on_misconfigured : called when no worker was ever ready and the configuration is why
     """
@@ -107,11 +112,15 @@ class Engine:
         max_queued_tokens: int,
         max_batch_tokens: int,
         timeout_s: float,
+        hang_timeout_s: float | None = None,
         on_loaded: Callable[[Loaded], None] = lambda loaded: None,
         on_misconfigured: Callable[[ConfigError], None] = lambda error: None,
     ) -> None:
         self.specs = tuple(specs)
         self.timeout_s = timeout_s
+        if hang_timeout_s is None:
+            hang_timeout_s = max(HANG_FACTOR * timeout_s, MIN_HANG_S)
+        self.hang_timeout_s = hang_timeout_s
         self.loaded: Loaded | None = None
         self._on_loaded = on_loaded
         self._on_misconfigured = on_misconfigured
@@ -154,6 +163,20 @@ class Engine:
             reason=self._reason,
         )
 
+    def served(self) -> Loaded:
+        """Return what is served.
+
+        Raises
+        ------
+        UnavailableError
+            No worker can answer: loading, draining or failed.
+        """
+        if self._state != "ready" or self.loaded is None:
+            raise UnavailableError(
+                f"the backend is {self._state}; see {READY_PATH}", {"state": self._state}
+            )
+        return self.loaded
+
     async def condense(
         self,
         context: str,
@@ -164,7 +187,7 @@ class Engine:
         ratio: float | None = None,
         max_condensed_tokens: int | None = None,
     ) -> Answer:
-        """Condense one context; cancelling gives it up.
+        """Condense one context, as long as any worker can answer; cancelling gives it up.
 
         Parameters
         ----------
@@ -177,21 +200,16 @@ class Engine:
 
         Raises
         ------
-        UnavailableError
-            No worker can answer: loading, draining or failed.
         UnknownModelError
             Another target model is served.
         DeadlineError
             There was no answer in time.
         """
-        if self._state != "ready" or self.loaded is None:
-            raise UnavailableError(
-                f"the backend is {self._state}; see /health/ready", {"state": self._state}
-            )
-        if target_model not in {None, self.loaded.target_model}:
+        served = self.served().target_model
+        if target_model not in {None, served}:
             raise UnknownModelError(
-                f"this backend serves {self.loaded.target_model!r} and no other target model",
-                {"target_model": self.loaded.target_model},
+                f"this backend serves {served!r} and no other target model",
+                {"target_model": served},
             )
         self._open += 1
         self._idle.clear()
@@ -302,7 +320,7 @@ class Engine:
             jobs = [entry.item.job for entry in batch]
             self._in_hand[replica.index] = batch
             try:
-                outcomes = await replica.run(jobs, HANG_FACTOR * self.timeout_s)
+                outcomes = await replica.run(jobs, self.hang_timeout_s)
             except WorkerLostError as lost:
                 self._reason = lost.reason
                 self._recover(batch)

@@ -11,6 +11,8 @@ Design decisions
 * The pipe on which the worker reports its start ends when the process does; an idle worker's
   death is thus known at once, without polling.
 * A call that runs cannot be cancelled; past its limit the process is killed.
+* How long loading takes nobody knows, a model may have to be fetched first; but every step of it is
+  reported, and a process that reports nothing for ``LOAD_SILENCE_S`` is killed.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from neural_condense_core.errors import NeuralCondenseError
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LOAD_SILENCE_S = 600.0
+"""How long a worker that loads may report nothing before it is killed."""
 CLOSE_TIMEOUT_S = 3.0
 """How long an idle worker may take to end before it is killed."""
 
@@ -71,12 +75,9 @@ class Replica:
         self.alive = False
         self._on_death = on_death
         self._pool: ProcessPoolExecutor | None = None
+        self._process: BaseProcess | None = None
         self._reports: Connection | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process, None while there is none that has reported."""
-        return self.progress.pid or None if self.alive else None
+        self._heard_s = 0.0
 
     async def load(self) -> Loaded:
         """Start a process and wait until it has answered its warm-up.
@@ -84,13 +85,17 @@ class Replica:
         Raises
         ------
         WorkerLostError
-            It could not load; the reason is what it reported.
+            It could not load, and the reason is what it reported; or it reported nothing for too
+            long, and was killed.
         """
         self.progress = Progress(0, "spawn", 0.0)
+        self._heard_s = asyncio.get_running_loop().time()
         try:
             with _held_signals():
                 future = self._spawn()
-            return await asyncio.wrap_future(future)
+            return await self._until_loaded(asyncio.wrap_future(future))
+        except WorkerLostError:
+            raise
         except BrokenProcessPool:
             self._read_reports()
             cause = self.progress.error
@@ -134,9 +139,8 @@ class Replica:
 
     def kill(self) -> None:
         """End the process at once; harmless when it is gone."""
-        if self.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
 
     async def close(self) -> None:
         """End the process: an idle one by itself, any other is killed."""
@@ -146,15 +150,31 @@ class Replica:
         closing = asyncio.create_task(asyncio.to_thread(pool.shutdown, cancel_futures=True))
         patience_s = CLOSE_TIMEOUT_S if self.progress.stage == "ready" else 0.0
         await asyncio.wait({closing}, timeout=patience_s)
-        while not closing.done():
-            # Again and again: a process that has only just been started has yet to say its id.
+        if not closing.done():
             self.kill()
-            await asyncio.wait({closing}, timeout=0.05)
+            await asyncio.wait({closing})
         self._detach()
 
     def mark_ready(self) -> None:
         """Note that the warm-up was answered."""
         self.progress = Progress(self.progress.pid, "ready", 1.0)
+
+    async def _until_loaded(self, loading: asyncio.Future[Loaded]) -> Loaded:
+        now_s = asyncio.get_running_loop().time
+        try:
+            while not loading.done():
+                left_s = self._heard_s + LOAD_SILENCE_S - now_s()
+                if left_s <= 0:
+                    break
+                await asyncio.wait({loading}, timeout=left_s)
+            else:
+                return loading.result()
+        finally:
+            # Where the wait was cancelled or given up: nobody is there to take what comes of it.
+            loading.cancel()
+        stage = self.progress.stage
+        await self.close()
+        raise WorkerLostError(f"silent while loading for {LOAD_SILENCE_S:g} s, at {stage!r}")
 
     def _spawn(self) -> Future[Loaded]:
         context = multiprocessing.get_context("spawn")
@@ -162,7 +182,10 @@ class Replica:
         self._reports, theirs = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(1, context, worker.initialize, (self.spec, theirs))
         self.alive = True
+        others = set(multiprocessing.active_children())
         future = self._pool.submit(worker.warm_up)
+        # None: it has ended already.
+        self._process = next(iter(set(multiprocessing.active_children()) - others), None)
         # The child has its own copy by now; without ours, the pipe ends with the child.
         theirs.close()
         asyncio.get_running_loop().add_reader(self._reports.fileno(), self._read_reports)
@@ -178,6 +201,7 @@ class Replica:
             while self._reports is not None and self._reports.poll():
                 report: Progress = self._reports.recv()
                 self.progress = report
+                self._heard_s = asyncio.get_running_loop().time()
         except (EOFError, OSError):
             self._detach()
             self._on_death()

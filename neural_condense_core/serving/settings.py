@@ -19,7 +19,14 @@ from neural_condense_core.serving.devices import ACCELERATORS
 REPLIES = ("object", "list")
 DTYPES = ("auto", "float32", "bfloat16")
 LOGGING_LEVELS = ("debug", "info", "warning", "error")
-OWN_PATHS = ("/health/live", "/health/ready", "/info", "/docs", "/openapi.json")
+
+LIVE_PATH = "/health/live"
+READY_PATH = "/health/ready"
+INFO_PATH = "/info"
+DOCS_PATH = "/docs"
+OPENAPI_PATH = "/openapi.json"
+OWN_PATHS = (LIVE_PATH, READY_PATH, INFO_PATH, DOCS_PATH, OPENAPI_PATH)
+"""Every route but the condensing one."""
 
 DEFAULT_RATIO = 4.0
 DEFAULT_QUEUED_TOKENS = 65_536
@@ -36,7 +43,7 @@ class ServeSettings:
     condenser : checkpoint, method, folder or ``module:Class``
     checkpoint : trained weights in place of the condenser's own; None = its own
     target_model : name or path of the model to condense for; None = the checkpoint's
-    ratio : compression ratio of requests that name none; None = 4, or the nearest offered
+    ratio : compression ratio of requests that name none; None = ``DEFAULT_RATIO``, or the nearest offered
     host, port : where to listen; port 0 = any free one
     devices : how many devices; None = all GPUs, or one CPU
     workers_per_device : processes on each device
@@ -44,8 +51,8 @@ class ServeSettings:
     dtype : one of ``DTYPES``
     max_batch_tokens : budget of a padded batch, tokens; None = by accelerator
     max_context_tokens : longest context, tokens
-    max_queued_tokens : most tokens that wait at once; None = the larger of 65,536 and the longest
-        context
+    max_queued_tokens : most tokens that wait at once; None = the larger of
+        ``DEFAULT_QUEUED_TOKENS`` and the longest context
     timeout_s : seconds from a request's arrival to its answer
     api_path : path of the condensing endpoint
     reply : one of ``REPLIES``; shape of a JSON reply when the request names none

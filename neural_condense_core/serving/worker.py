@@ -163,12 +163,17 @@ def as_error(error: Exception) -> NeuralCondenseError:
     """Return an error that may be told to a client; log where any other came from."""
     if type(error).__module__ == errors.__name__ and isinstance(error, NeuralCondenseError):
         return error
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("the condenser raised %s (its message is withheld)\n%s", type(error).__name__, frames)
+    log.error("the condenser raised %s", type_and_frames(error))
     return NeuralCondenseError(
         "the condenser failed on this context; the server's log says where",
         {"exception": type(error).__name__},
     )
+
+
+def type_and_frames(error: Exception) -> str:
+    """Return what may be logged of an exception whose message may quote a context."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__} (its message is withheld)\n{frames}"
 
 
 def find(spec: WorkerSpec) -> tuple[type[Condenser], Path | None]:

@@ -1,21 +1,27 @@
 """``condense train``: one recipe, one checkpoint.
 
 * Progress, loss and the time left are shown on stderr; every step is a line of ``log.jsonl``.
-* A run that is interrupted keeps its state; ``--resume`` goes on exactly where it stopped.
+* A run that is stopped (Ctrl-C, SIGTERM) ends its step and keeps its state; ``--resume`` goes on
+  exactly where it stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from neural_condense_core.console import messages, write_json
+from neural_condense_core.console import check_writable, messages, write_json
+from neural_condense_core.errors import ConfigError
 
 LOSS_MEMORY = 0.95
 """Share of the old value in the running mean of the loss that is shown."""
@@ -29,6 +35,9 @@ def train(
         Path | None, typer.Option(help="Folder for state, log and checkpoint [runs/out/NAME].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where OUT left off.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew where OUT holds another run.")
+    ] = False,
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Stop after so many minutes; resume later.")
     ] = None,
@@ -38,12 +47,21 @@ def train(
         str | None, typer.Option("--json", help="Write a summary; - is stdout.")
     ] = None,
 ) -> None:
-    """Train a condenser from a recipe."""
+    """Train a condenser from a recipe.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds a run, and neither --resume nor --overwrite says what to do with it.
+    """
+    check_writable(json_path)
     from neural_condense_core.training.config import read_recipe
     from neural_condense_core.training.trainer import Trainer  # imports torch
 
     parsed = read_recipe(recipe)
     folder = out or Path("runs/out") / parsed.name
+    if (folder / "state.safetensors").exists() and not (resume or overwrite):
+        raise ConfigError(f"{folder} holds a run: give --resume, --overwrite or another --out")
     started = time.monotonic()
     trainer = Trainer(parsed, prose, qa, folder, device, dtype)
     if resume:
@@ -53,6 +71,7 @@ def train(
     with (
         (folder / "log.jsonl").open("a" if resume else "w", encoding="utf-8") as log,
         _Display(parsed.name, parsed.steps, first) as display,
+        _stop_signals() as stopped,
     ):
 
         def report(step: Any) -> None:
@@ -60,12 +79,12 @@ def train(
             log.flush()
             display.show(step)
 
-        trainer.train(minutes, report)
+        trainer.train(minutes, report, stopped.is_set)
     checkpoint = folder / parsed.name
     trainer.save_checkpoint(checkpoint)
     seconds = time.monotonic() - started
     messages().print(
-        f"{parsed.name}: step {trainer.step} of {parsed.steps} in {seconds:.0f} s; checkpoint "
+        f"{parsed.name}: step {trainer.step} of {parsed.steps} after {seconds:.0f} s; checkpoint "
         f"{checkpoint}, to be used as --checkpoint or --condensers {checkpoint}",
         soft_wrap=True,
     )
@@ -76,13 +95,28 @@ def train(
             "name": parsed.name,
             "steps": trainer.step,
             "steps_this_run": trainer.step - first,
-            "context_tokens": trainer.tokens_seen,
+            "context_tokens": trainer.context_tokens,
             "seconds": seconds,
             "loss": display.loss,
             "checkpoint": str(checkpoint),
             "finished": trainer.step >= parsed.steps,
         },
     )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event, which the loop looks at between two steps."""
+    stopped = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Display:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neural_condense_core.constants import EMBEDDED_TARGET_MODEL
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.registry import suggest
 
@@ -28,6 +29,7 @@ class Recipe:
     seed : of initialisation and of all sampling
     steps : optimiser steps
     batch : contexts a step
+    context_lengths : tokens of a context -> how often, relative; few, since each is a shape
     ratios : compression ratio -> how often, relative
     objectives : objective -> how often, relative
     imitation_steps : steps at the beginning in which each condensed token is only to become the
@@ -47,12 +49,13 @@ class Recipe:
 
     name: str
     method: str
-    target_model: str = "smollm2-135m-instruct"
+    target_model: str = EMBEDDED_TARGET_MODEL
     licence: str = "Apache-2.0"
     condenser: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     steps: int = 500
     batch: int = 8
+    context_lengths: dict[int, float] = field(default_factory=lambda: {256: 1.0})
     ratios: dict[int, float] = field(default_factory=lambda: {4: 1.0})
     objectives: dict[str, float] = field(
         default_factory=lambda: {"continuation": 0.5, "reconstruction": 0.5}
@@ -84,7 +87,12 @@ class Recipe:
                 raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
         if self.steps < 1 or self.batch < 1:
             raise ConfigError("steps and batch must be at least 1")
-        for what, weights in (("ratios", self.ratios), ("objectives", self.objectives)):
+        choices: dict[str, dict[Any, float]] = {
+            "context_lengths": self.context_lengths,
+            "ratios": self.ratios,
+            "objectives": self.objectives,
+        }
+        for what, weights in choices.items():
             if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
                 raise ConfigError(f"{what} needs weights of at least 0 that do not all vanish")
 
@@ -108,8 +116,9 @@ def read_recipe(path: Path) -> Recipe:
         if key not in known:
             raise ConfigError(f"{path}: unknown setting {key!r}.{suggest(key, known)}")
     try:
-        if "ratios" in raw:
-            raw["ratios"] = {int(ratio): float(w) for ratio, w in raw["ratios"].items()}
+        for key in ("ratios", "context_lengths"):
+            if key in raw:
+                raw[key] = {int(number): float(weight) for number, weight in raw[key].items()}
         return Recipe(**raw)
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -81,7 +81,7 @@ class Prose:
             at = rng.random() * self._cumulative[-1]
             text = self._texts[bisect.bisect(self._cumulative, at)]
             start = rng.randrange(max(1, len(text) - n_characters // 2))
-            start = text.find(" ", start) + 1  # begin with a word
+            start = max(start, text.find(" ", start) + 1)  # begin with a word, if there are any
             ids = self._target.tokenize(text[start : start + n_characters])
             if len(ids) >= n_tokens:
                 return tuple(ids[:n_tokens])
@@ -100,7 +100,7 @@ class Questions:
 
     def __init__(self, path: Path, target: TargetLLM, max_answer_tokens: int) -> None:
         rows = read_columns(path, ("context", "question", "answers"))
-        self._rows = [row for row in rows if row["answers"] and row["answers"][0].strip()]
+        self._rows = [row for row in rows if _teaches_content(row)]
         if not self._rows:
             raise ConfigError(f"{path} holds no answered question")
         self._target = target
@@ -111,28 +111,52 @@ class Questions:
 
         A longer context is cut to a window around the answer, a shorter one stands between other
         contexts of the collection.
+
+        Raises
+        ------
+        ConfigError
+            No question in ``MAX_DRAWS`` draws had its answer in its context.
         """
-        row = rng.choice(self._rows)
-        answer = str(row["answers"][0]).strip()
-        ids = self._window(rng, row["context"], answer, n_tokens)
+        for _ in range(MAX_DRAWS):
+            row = rng.choice(self._rows)
+            answer = str(row["answers"][0]).strip()
+            ids = self._window(rng, row["context"], answer, n_tokens)
+            if ids is not None:
+                return self._fill(rng, row["question"], answer, ids, n_tokens)
+        raise ConfigError(f"no context holds its answer within {n_tokens} tokens")
+
+    def _fill(
+        self, rng: random.Random, question: str, answer: str, ids: list[int], n_tokens: int
+    ) -> Question:
         before: list[int] = []
         while len(ids) + len(before) < n_tokens:
             before += self._target.tokenize(rng.choice(self._rows)["context"] + "\n\n")
         cut = rng.randint(0, n_tokens - len(ids))
         context = [*before[:cut], *ids, *before[cut : n_tokens - len(ids)]]
         answer_ids = self._target.tokenize(answer)[: self._max_answer_tokens]
-        return Question(tuple(context), row["question"], tuple(answer_ids))
+        return Question(tuple(context), question, tuple(answer_ids))
 
-    def _window(self, rng: random.Random, context: str, answer: str, n_tokens: int) -> list[int]:
+    def _window(
+        self, rng: random.Random, context: str, answer: str, n_tokens: int
+    ) -> list[int] | None:
+        """Return at most ``n_tokens`` of a context; None if a cut could lose the answer."""
         ids = self._target.tokenize(context)
         if len(ids) <= n_tokens:
             return ids
-        found = max(context.find(answer), 0)
+        found = context.find(answer)
+        if found < 0:
+            return None
         at = len(self._target.tokenize(context[:found]))
         lowest = max(0, min(at - 3 * n_tokens // 4, len(ids) - n_tokens))
         highest = max(lowest, min(at, len(ids) - n_tokens))
         start = rng.randint(lowest, highest)
         return ids[start : start + n_tokens]
+
+
+def _teaches_content(row: Mapping[str, Any]) -> bool:
+    """Return whether a question has an answer that a text can hold; yes and no teach style."""
+    answers = row["answers"]
+    return bool(answers) and str(answers[0]).strip().lower().rstrip(".") not in {"", "yes", "no"}
 
 
 def _weight(source: str, weights: Mapping[str, float]) -> float:

@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, softplus
 
 from neural_condense_core.llm.base import Prompt, Segment, token_ids
-from neural_condense_core.llm.hf import HFPrefix, HFTarget, expand_cache
+from neural_condense_core.llm.hf import HFTarget
+from neural_condense_core.llm.prefix import HFPrefix, expand_cache
 from neural_condense_core.llm.prompt import (
     answer_prompt,
     continuation_prompt,
@@ -36,12 +37,11 @@ from neural_condense_core.llm.prompt import (
 )
 from neural_condense_core.training.data import Prose, Questions
 
-CONTEXT_TOKENS = 256
 BRIDGE_TOKENS = 32
 TARGET_TOKENS = 64
 CUE_TOKENS = 16
 FROM_START_SHARE = 0.3
-"""Share of reconstruction batches that begin at the context's start, without a cue."""
+"""Share of reconstructions that begin at the context's start, without a cue."""
 ANSWER_ROWS = 96
 """Rows for a question's prompt and answer; longer ones are cut."""
 IGNORED = -100
@@ -55,7 +55,7 @@ class Batch:
     Parameters
     ----------
     objective : name
-    context_ids : (batch, CONTEXT_TOKENS) int64
+    context_ids : (batch, n_context) int64
     suffix_ids : (batch, n_suffix) int64, all text behind the context, targets included
     labels : (batch, n_suffix) int64, the token that follows each suffix token where it counts,
         else ``IGNORED``
@@ -82,7 +82,7 @@ class BatchMaker:
     """
 
     def __init__(self, target: HFTarget, prose: Prose | None, questions: Questions | None) -> None:
-        self._draw: dict[str, Callable[[random.Random], Drawn]] = {}
+        self._draw: dict[str, Callable[[random.Random, int], Drawn]] = {}
         if prose is not None:
             self._draw["continuation"] = partial(_continuation, target, prose)
             self._draw["reconstruction"] = partial(_reconstruction, target, prose)
@@ -90,39 +90,40 @@ class BatchMaker:
         if questions is not None:
             self._draw["answer"] = partial(_answer, target, questions)
 
-    def draw(self, objective: str, rng: random.Random, size: int) -> Batch:
-        """Return a batch of one objective."""
+    def draw(self, objective: str, rng: random.Random, size: int, n_context: int) -> Batch:
+        """Return a batch of one objective, all contexts ``n_context`` tokens long."""
         contexts, prompts, targets = zip(
-            *(self._draw[objective](rng) for _ in range(size)), strict=True
+            *(self._draw[objective](rng, n_context) for _ in range(size)), strict=True
         )
         n_suffix = ANSWER_ROWS if objective == "answer" else None
         suffix_ids, labels = _lay_out(prompts, targets, n_suffix)
         return Batch(objective, torch.tensor(contexts), suffix_ids, labels)
 
 
-def _continuation(target: HFTarget, prose: Prose, rng: random.Random) -> Drawn:
-    ids = prose.draw(rng, CONTEXT_TOKENS + BRIDGE_TOKENS + TARGET_TOKENS)
-    end = CONTEXT_TOKENS + BRIDGE_TOKENS
-    prompt = continuation_prompt(target, None, ids[CONTEXT_TOKENS:end])
-    return ids[:CONTEXT_TOKENS], prompt, ids[end:]
+def _continuation(target: HFTarget, prose: Prose, rng: random.Random, n_context: int) -> Drawn:
+    ids = prose.draw(rng, n_context + BRIDGE_TOKENS + TARGET_TOKENS)
+    end = n_context + BRIDGE_TOKENS
+    prompt = continuation_prompt(target, None, ids[n_context:end])
+    return ids[:n_context], prompt, ids[end:]
 
 
-def _reconstruction(target: HFTarget, prose: Prose, rng: random.Random) -> Drawn:
-    ids = prose.draw(rng, CONTEXT_TOKENS)
-    start = CUE_TOKENS + rng.randint(0, CONTEXT_TOKENS - TARGET_TOKENS - CUE_TOKENS)
+def _reconstruction(target: HFTarget, prose: Prose, rng: random.Random, n_context: int) -> Drawn:
+    ids = prose.draw(rng, n_context)
+    n_target = min(TARGET_TOKENS, n_context // 2)
+    start = rng.randint(CUE_TOKENS, n_context - n_target)
     cue = ids[start - CUE_TOKENS : start]
     if rng.random() < FROM_START_SHARE:
         start, cue = 0, ()
     prompt = reconstruction_prompt(target, None, cue)
-    return ids, prompt, ids[start : start + TARGET_TOKENS]
+    return ids, prompt, ids[start : start + n_target]
 
 
-def _imitation(target: HFTarget, prose: Prose, rng: random.Random) -> Drawn:
-    return prose.draw(rng, CONTEXT_TOKENS), continuation_prompt(target, None, ()), ()
+def _imitation(target: HFTarget, prose: Prose, rng: random.Random, n_context: int) -> Drawn:
+    return prose.draw(rng, n_context), continuation_prompt(target, None, ()), ()
 
 
-def _answer(target: HFTarget, questions: Questions, rng: random.Random) -> Drawn:
-    drawn = questions.draw(rng, CONTEXT_TOKENS)
+def _answer(target: HFTarget, questions: Questions, rng: random.Random, n_context: int) -> Drawn:
+    drawn = questions.draw(rng, n_context)
     return drawn.context_ids, answer_prompt(target, None, drawn.question), drawn.answer_ids
 
 
@@ -233,7 +234,7 @@ def swap_loss(own: Tensor, swapped: Tensor, batch: Batch, margin: float) -> Tens
     """Return how far another document's condensed tokens are from being worse by a margin.
 
     What condensed tokens of any document achieve is style; this asks that they say what *this*
-    one says. Zero in the limit, ``margin`` where both do equally well.
+    one says. Softplus of ``margin`` less the difference, row by row, and the mean over rows.
 
     Parameters
     ----------
@@ -241,5 +242,12 @@ def swap_loss(own: Tensor, swapped: Tensor, batch: Batch, margin: float) -> Tens
     batch : with the labels
     margin : nats per token
     """
-    labels = batch.labels[batch.labels != IGNORED].to(own.device)
-    return softplus(margin - cross_entropy(swapped, labels) + cross_entropy(own, labels))
+    counted = batch.labels != IGNORED
+    labels = batch.labels[counted].to(own.device)
+    row = counted.nonzero()[:, 0].to(own.device)
+    difference = cross_entropy(swapped, labels, reduction="none") - cross_entropy(
+        own, labels, reduction="none"
+    )
+    sums = torch.zeros(len(counted), device=own.device).index_add(0, row, difference)
+    means = sums / counted.sum(-1).clamp(min=1).to(own.device)
+    return softplus(margin - means).mean()

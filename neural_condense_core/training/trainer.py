@@ -4,7 +4,8 @@ Design decisions
 
 * A step is a function of (recipe, seed, step): its ratio, objective and texts are drawn from a
   generator seeded by the step's number, so a resumed run goes on exactly as the first would have.
-* State is safetensors and JSON, replaced atomically; nothing is pickled.
+* State is one safetensors file, replaced atomically now and then and at the end; nothing is
+  pickled. A stop is heard between two steps, so that state never holds half of one.
 * The schedule follows steps, never the clock. ``minutes`` only ends a run early.
 """
 
@@ -16,7 +17,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,11 @@ from torch import Tensor
 from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.registry import METHODS
 from neural_condense_core.condensers.trainable import TrainableCondenser
-from neural_condense_core.errors import CheckpointError, ConfigError
-from neural_condense_core.llm.hf import load_target
+from neural_condense_core.errors import CheckpointError, ConfigError, DivergedError
+from neural_condense_core.llm.hf import HFTarget, load_target
 from neural_condense_core.training.config import Recipe
 from neural_condense_core.training.data import Prose, Questions
 from neural_condense_core.training.objectives import (
-    CONTEXT_TOKENS,
     IMITATION,
     Batch,
     BatchMaker,
@@ -43,6 +43,8 @@ from neural_condense_core.training.objectives import (
     swap_loss,
 )
 
+STATISTICS_TOKENS = 256
+SAVE_EVERY_S = 300.0
 LR_GROUPS = ("adapter", "head")
 
 
@@ -74,7 +76,8 @@ class Trainer:
     Raises
     ------
     ConfigError
-        An objective lacks its data file, or the method cannot be trained.
+        An objective lacks its data file, the method cannot be trained, or the recipe asks for
+        what the condenser does not offer.
     """
 
     def __init__(
@@ -93,12 +96,13 @@ class Trainer:
             raise ConfigError(f"{', '.join(sorted(wanted - {'answer'}))}: give --prose FILE")
         if qa is None and "answer" in wanted:
             raise ConfigError("the answer objective needs questions: give --qa FILE")
-        torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.out = out
         self.step = 0
+        self.context_tokens = 0
         self.target = load_target(recipe.target_model, device, dtype)
         self.condenser = _untrained(recipe, device, dtype)
+        self._digest = run_digest(recipe, self.target, [prose, qa])
         texts = Prose(prose, self.target, recipe.source_weights) if prose else None
         questions = Questions(qa, self.target, max_answer_tokens=16) if qa else None
         self.batches = BatchMaker(self.target, texts, questions)
@@ -107,36 +111,69 @@ class Trainer:
         if texts is not None:
             rng = random.Random(f"{recipe.seed}:statistics")  # noqa: S311 - sampling, no secret
             self.condenser.fit_statistics([
-                texts.draw(rng, CONTEXT_TOKENS) for _ in range(recipe.statistics_stretches)
+                texts.draw(rng, STATISTICS_TOKENS) for _ in range(recipe.statistics_stretches)
             ])
 
-    def train(self, minutes: float | None, report: Callable[[StepReport], None]) -> None:
-        """Run to the recipe's last step, or until the minutes are over; then save the state."""
+    def train(
+        self,
+        minutes: float | None,
+        report: Callable[[StepReport], None],
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Run to the recipe's last step, and save the state.
+
+        Parameters
+        ----------
+        minutes : end early after so many; None = do not
+        report : called after each step
+        should_stop : asked before each step; True ends early
+        """
         self.condenser.module.train()
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        started = saved = time.monotonic()
+        deadline = math.inf if minutes is None else started + 60 * minutes
         try:
-            while self.step < self.recipe.steps and time.monotonic() < deadline:
+            while self.step < self.recipe.steps and not should_stop():
+                if time.monotonic() >= deadline:
+                    break
                 report(self._train_step())
+                if time.monotonic() - saved > SAVE_EVERY_S:
+                    self.save_state()
+                    saved = time.monotonic()
         finally:
             self.condenser.module.eval()
             self.save_state()
 
     def _train_step(self) -> StepReport:
+        """Draw, weigh, update.
+
+        Raises
+        ------
+        DivergedError
+            The loss or a gradient is not finite; the weights are still those of the step before.
+        """
         started = time.monotonic()
-        rng = random.Random(f"{self.recipe.seed}:{self.step}")  # noqa: S311 - sampling, no secret
-        ratio = _choose(rng, self.recipe.ratios)
-        objective = _choose(rng, self.recipe.objectives)
-        if self.step < self.recipe.imitation_steps:
+        recipe = self.recipe
+        rng = random.Random(f"{recipe.seed}:{self.step}")  # noqa: S311 - sampling, no secret
+        ratio = _choose(rng, recipe.ratios)
+        objective = _choose(rng, recipe.objectives)
+        n_context = _choose(rng, recipe.context_lengths)
+        if self.step < recipe.imitation_steps:
             objective = IMITATION
-        batch = self.batches.draw(objective, rng, self.recipe.batch)
+        batch = self.batches.draw(objective, rng, recipe.batch, n_context)
         loss, nats = self._loss(batch, ratio)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * self._lr_factor()
-            torch.nn.utils.clip_grad_norm_(group["params"], self.recipe.clip)
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], recipe.clip)
+            if not math.isfinite(float(norm)) or not math.isfinite(float(loss.detach())):
+                raise DivergedError(
+                    f"the loss or a gradient of step {self.step + 1} is not finite; the state of "
+                    f"step {self.step} is kept in {self.out}; lower lr_adapter and lr_head"
+                )
         self.optimizer.step()
         self.step += 1
+        self.context_tokens += recipe.batch * n_context
         seconds = time.monotonic() - started
         return StepReport(self.step, objective, ratio, nats, float(loss.detach()), seconds)
 
@@ -192,7 +229,11 @@ class Trainer:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             partial,
-            metadata={"step": str(self.step), "recipe": recipe_digest(self.recipe)},
+            metadata={
+                "step": str(self.step),
+                "context_tokens": str(self.context_tokens),
+                "run": self._digest,
+            },
         )
         partial.replace(self.out / "state.safetensors")
 
@@ -202,14 +243,17 @@ class Trainer:
         Raises
         ------
         CheckpointError
-            There is no state, or another recipe made it.
+            There is no state, or another recipe, other data or another dtype made it.
         """
         path = self.out / "state.safetensors"
         if not path.is_file():
             raise CheckpointError(f"nothing to resume in {self.out}: it has no state.safetensors")
         metadata = _metadata(path)
-        if metadata.get("recipe") != recipe_digest(self.recipe):
-            raise CheckpointError(f"{path} was made by another recipe; use another --out")
+        if metadata.get("run") != self._digest:
+            raise CheckpointError(
+                f"{path} was made by another recipe, from other data or in another dtype; "
+                "use another --out"
+            )
         stored = load_file(path)
         with torch.no_grad():
             for name, tensor in self.condenser.trained_state().items():
@@ -222,21 +266,20 @@ class Trainer:
         whole = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**whole, "state": state})
         self.step = int(metadata["step"])
+        self.context_tokens = int(metadata["context_tokens"])
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write the condenser as a checkpoint that users can name by its folder."""
         self.condenser.save(
             folder,
             self.recipe.name,
-            sorted(self.recipe.ratios),
+            [ratio for ratio, weight in sorted(self.recipe.ratios.items()) if weight > 0],
             licence=self.recipe.licence,
-            measured={"trained_steps": self.step, "trained_context_tokens": self.tokens_seen},
+            measured={
+                "trained_steps": self.step,
+                "trained_context_tokens": self.context_tokens,
+            },
         )
-
-    @property
-    def tokens_seen(self) -> int:
-        """Context tokens that the condenser was trained on so far."""
-        return self.step * self.recipe.batch * CONTEXT_TOKENS
 
 
 def _untrained(recipe: Recipe, device: str, dtype: str) -> TrainableCondenser:
@@ -245,16 +288,30 @@ def _untrained(recipe: Recipe, device: str, dtype: str) -> TrainableCondenser:
     Raises
     ------
     ConfigError
-        The recipe's method has nothing to train.
+        The recipe's method has nothing to train, or does not offer what the recipe asks for.
     """
     cls = METHODS.get(recipe.method)
     if not issubclass(cls, TrainableCondenser):
         raise ConfigError(f"{recipe.method!r} cannot be trained; pooled and icae can")
-    return cls.create(LoadOptions(recipe.target_model, None, device, dtype), recipe.condenser)
+    options = LoadOptions(recipe.target_model, None, device, dtype)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        condenser = cls.create(options, recipe.condenser)
+    missing = sorted(set(recipe.ratios) - set(condenser.ratios or recipe.ratios))
+    if missing:
+        raise ConfigError(f"{recipe.method} does not offer ratio {missing[0]}")
+    if max(recipe.context_lengths) > condenser.window_tokens:
+        raise ConfigError(
+            f"context_lengths go up to {max(recipe.context_lengths)}; "
+            f"a window of {recipe.method} holds {condenser.window_tokens}"
+        )
+    return condenser
 
 
 def _choose(rng: random.Random, weights: dict[Any, float]) -> Any:
-    return rng.choices(list(weights), list(weights.values()))[0]
+    """Draw a key by its weight; the order of the recipe's lines does not matter."""
+    keys = sorted(weights)
+    return rng.choices(keys, [weights[key] for key in keys])[0]
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -265,7 +322,12 @@ def _metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def recipe_digest(recipe: Recipe) -> str:
+def run_digest(recipe: Recipe, target: HFTarget, files: Sequence[Path | None]) -> str:
     """Return a hash of all that a resumed run must share with the first."""
-    text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    hashed = hashlib.sha256(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode())
+    hashed.update(str(target.dtype).encode())
+    for path in files:
+        if path is not None:
+            with path.open("rb") as file:
+                hashed.update(hashlib.file_digest(file, "sha256").digest())
+    return hashed.hexdigest()

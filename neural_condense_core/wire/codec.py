@@ -31,10 +31,10 @@ from neural_condense_core.errors import CodecError, NotAcceptableError
 from neural_condense_core.tokens import CondensedTokens, FloatArray
 from neural_condense_core.wire.accept import Offer, choose, parse_media_type
 from neural_condense_core.wire.arrays import Limits, cast, check_bytes, read_rows
+from neural_condense_core.wire.messages import MAX_NAME_CHARS
 from neural_condense_core.wire.npy_bytes import read_npy, write_npy
 from neural_condense_core.wire.safetensors_bytes import read_safetensors, write_safetensors
 
-MAX_NAME_CHARS = 256
 MAX_CONTEXT_TOKENS = 2**40
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY

@@ -120,8 +120,10 @@ class NotReady(_Message):
     """Body of ``GET /health/ready`` with status 503."""
 
     state: Literal["loading", "draining", "failed"]
-    stage: str = Field(default="", description='what is being done, "weights" for example')
-    done: float | None = Field(default=None, ge=0, le=1, description="share of the stage; or null")
+    stage: str = Field(default="", description='what is being done, "load" for example')
+    done: float | None = Field(
+        default=None, ge=0, le=1, description="share of the whole start; or null"
+    )
     elapsed_s: float = Field(default=0.0, ge=0)
     reason: str | None = Field(default=None, description="why it failed or drains")
 

@@ -21,7 +21,7 @@ from neural_condense_core.condensers.checkpoints import (
 )
 from neural_condense_core.condensers.icae import IcaeCondenser
 from neural_condense_core.errors import CheckpointError, RequestError
-from neural_condense_core.llm.hf import load_target
+from neural_condense_core.llm.hf import _load_target
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "icae_v2"
 BASE = str(GOLDEN / "base")
@@ -89,7 +89,7 @@ def test_alpha_of_the_config_counts(tmp_path):
 def test_the_target_keeps_its_logits():
     ids = torch.tensor([[1, 40, 41, 42]])
     condenser = load()
-    untouched = load_target.__wrapped__(BASE, "cpu", "float32")
+    untouched = _load_target.__wrapped__(BASE, "cpu", "float32")
     with torch.no_grad():
         assert torch.equal(condenser.target.model(ids).logits, untouched.model(ids).logits)
     shared = condenser.decoder.layers[0].self_attn.q_proj.base_layer.weight

@@ -185,6 +185,50 @@ def test_a_signal_in_any_phase_leaves_no_process(scene, phase, signum):
     assert not scene.report.exists()
 
 
+FAKE_PIP = """
+import os, time
+with open(os.environ["PIDS"], "a") as file:
+    print(os.getpid(), file=file)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_target_model_is_fetched_leaves_no_pip(scene, signum):
+    modules, cache = scene.folder / "modules", scene.folder / "cache"
+    modules.mkdir()
+    (modules / "pip.py").write_text(FAKE_PIP, encoding="utf-8")
+    others = os.environ.get("PYTHONPATH", "")
+    environment = {
+        **os.environ,
+        "CONDENSE_CACHE": str(cache),
+        "PYTHONPATH": os.pathsep.join(part for part in (str(modules), others) if part),
+        "PIDS": str(scene.pids),
+    }
+    argv = scene.argv()
+    at = argv.index("--target_model")
+    with subprocess.Popen(
+        [*argv[:at], *argv[at + 2 :]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not scene.pids.read_text() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signum)
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 128 + signum, said
+    assert "Preparing the target model" in said
+    assert "no backend is left running" in said
+    assert scene.pids.read_text().split(), "pip was never started"
+    assert scene.left_behind() == []
+    assert not scene.report.exists()
+    assert not list(cache.rglob("*.whl"))
+
+
 def test_a_second_signal_does_not_cut_the_clean_up_short(scene):
     impatient = (
         "from neural_condense_core.cli import main\n"

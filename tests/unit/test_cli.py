@@ -109,6 +109,29 @@ def test_options_may_be_spelt_either_way(flag):
     assert run("models", flag, "target").exit_code == 3
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["text", "missing.txt", "-o", "out", "--json", "PATH"],
+        ["text", "missing.txt", "-o", "PATH"],
+        ["ask", "missing.txt", "why?", "--json", "PATH"],
+        ["demo", "--file", "missing.txt", "--json", "PATH"],
+        ["train", "missing.toml", "--json", "PATH"],
+        ["eval", "--condensers", "stride", "--prose", "missing.parquet", "--json", "PATH"],
+        ["eval", "--condensers", "stride", "--prose", "missing.parquet", "--markdown", "PATH"],
+        ["models", "--json", "PATH"],
+        ["doctor", "--json", "PATH"],
+    ],
+    ids=lambda args: f"{args[0]} {args[-2]}",
+)
+def test_where_it_will_write_is_checked_before_anything_else(args, tmp_path):
+    path = str(tmp_path / "no" / "out.json")
+    result = run(*(path if arg == "PATH" else arg for arg in args))
+    assert result.exit_code == 2
+    assert "cannot write" in result.stderr
+    assert result.stderr.count("\n") == 1, "nothing was done before"
+
+
 def test_help_loads_neither_torch_nor_the_commands():
     code = (
         "import sys\n"

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from neural_condense_core.console import read_text, write_json
+from neural_condense_core import console
+from neural_condense_core.console import check_writable, read_text, write_bytes, write_json
 from neural_condense_core.errors import ConfigError
 
 
@@ -58,3 +59,38 @@ def test_json_that_cannot_be_written_is_an_error(tmp_path):
 def test_json_holds_no_nan():
     with pytest.raises(ValueError, match="JSON"):
         write_json("-", {"a": float("nan")})
+
+
+def test_bytes_go_where_they_should(tmp_path, capfdbinary):
+    write_bytes("-", b"\x00\xff\r\n")
+    assert capfdbinary.readouterr().out == b"\x00\xff\r\n"
+    write_bytes(str(tmp_path / "out"), b"\xff")
+    assert (tmp_path / "out").read_bytes() == b"\xff"
+
+
+def test_what_can_be_written_is_neither_made_nor_changed(tmp_path):
+    (tmp_path / "old").write_text("as it was")
+    for path in (None, "-", "/dev/null", str(tmp_path / "new"), tmp_path / "old"):
+        check_writable(path)
+    assert (tmp_path / "old").read_text() == "as it was"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "it is a folder"),
+        ("no/out.json", "no is not a folder"),
+        ("file/out.json", "file is not a folder"),
+        ("locked", "permission denied"),
+        ("shut/out.json", "permission denied"),
+    ],
+)
+def test_what_cannot_be_written_is_an_error(tmp_path, monkeypatch, path, said):
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").touch()
+    (tmp_path / "shut").mkdir()
+    denied = {tmp_path / "locked", tmp_path / "shut"}  # a superuser may write anywhere
+    monkeypatch.setattr(console.os, "access", lambda where, mode: where not in denied)
+    with pytest.raises(ConfigError, match=said):
+        check_writable(str(tmp_path / path))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -81,12 +86,9 @@ class Script:
     def clock(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
         self.now += seconds
-
-    async def async_sleep(self, seconds: float) -> None:
-        self.sleep(seconds)
 
 
 def call_sync(script: Script, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -104,7 +106,7 @@ def call_async(script: Script, method: str, *args: Any, **kwargs: Any) -> Any:
 
     async def run() -> Any:
         async with AsyncBackendClient(
-            URL, transport=transport, sleep=script.async_sleep, clock=script.clock, **settings
+            URL, transport=transport, sleep=script.sleep, clock=script.clock, **settings
         ) as client:
             return await getattr(client, method)(*args, **kwargs)
 
@@ -209,32 +211,22 @@ def test_a_url_that_is_none(client: type[BackendClient | AsyncBackendClient], ur
         client(url)
 
 
-class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that never ends; counts what was taken, moves the script's clock."""
+class Endless(httpx.AsyncByteStream):
+    """A body that never ends; counts what was taken."""
 
-    def __init__(self, script: Script, seconds_a_part: float = 0.0) -> None:
-        self.script = script
-        self.seconds_a_part = seconds_a_part
+    def __init__(self) -> None:
         self.taken = 0
-
-    def _next(self) -> bytes:
-        self.taken += 1000
-        self.script.now += self.seconds_a_part
-        return b"x" * 1000
-
-    def __iter__(self) -> Iterator[bytes]:
-        while True:
-            yield self._next()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
-            yield self._next()
+            self.taken += 1000
+            yield b"x" * 1000
 
 
 @pytest.mark.parametrize(("status", "cap"), [(200, 50_000), (500, MAX_CONTROL_BYTES)])
 def test_a_body_without_end_is_cut_at_the_cap(call: Call, status: int, cap: int) -> None:
     script = Script()
-    stream = Endless(script)
+    stream = Endless()
     script.steps.append(lambda _: httpx.Response(status, stream=stream))
     with pytest.raises(BackendError) as caught:
         call(script, "condense", "text", settings={"limits": Limits(50_000, 4)})
@@ -242,20 +234,12 @@ def test_a_body_without_end_is_cut_at_the_cap(call: Call, status: int, cap: int)
     assert stream.taken <= cap + 2000
 
 
-def test_a_body_that_trickles_meets_the_deadline() -> None:
-    script = Script()
-    stream = Endless(script, seconds_a_part=1.0)
-    script.steps.append(lambda _: httpx.Response(200, stream=stream))
-    with pytest.raises(DeadlineError):
-        call_sync(script, "condense", "text", settings={"timeout_s": 5.0})
-    assert stream.taken <= 6000
+async def hang(_: httpx.Request) -> httpx.Response:
+    await asyncio.sleep(60)
+    raise AssertionError
 
 
 def test_an_answer_that_never_comes_meets_the_deadline() -> None:
-    async def hang(_: httpx.Request) -> httpx.Response:
-        await asyncio.sleep(60)
-        raise AssertionError
-
     async def run() -> None:
         transport = httpx.MockTransport(hang)
         async with AsyncBackendClient(URL, transport=transport, timeout_s=0.05) as client:
@@ -263,6 +247,49 @@ def test_an_answer_that_never_comes_meets_the_deadline() -> None:
 
     with pytest.raises(DeadlineError):
         asyncio.run(run())
+
+
+def test_the_sync_client_works_inside_a_running_loop_and_in_several_threads() -> None:
+    script = Script(condensed)
+
+    async def run() -> list[CondensedTokens]:
+        with BackendClient(URL, transport=httpx.MockTransport(script.answer)) as client:
+            inside = client.condense("text")
+            others = (asyncio.to_thread(client.condense, "text") for _ in range(4))
+            return [inside, *await asyncio.gather(*others)]
+
+    assert [found.n_condensed_tokens for found in asyncio.run(run())] == [2] * 5
+
+
+def test_on_progress_is_called_in_the_callers_thread() -> None:
+    seen: list[int] = []
+    script = Script(health(200, state="ready", workers=1))
+    call_sync(script, "wait_ready", 5.0, lambda _: seen.append(threading.get_ident()))
+    assert seen == [threading.get_ident()]
+
+
+def test_closing_ends_the_thread_and_what_others_ask() -> None:
+    before = threading.active_count()
+    client = BackendClient(URL, transport=httpx.MockTransport(hang))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.condense, "text")
+        time.sleep(0.1)
+        client.close()
+        with pytest.raises(CancelledError):
+            asked.result(timeout=5)
+    client.close()
+    assert threading.active_count() == before
+    with pytest.raises(RuntimeError, match="closed"):
+        client.info()
+
+
+def test_a_signal_ends_a_sync_call() -> None:
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with BackendClient(URL, transport=httpx.MockTransport(hang)) as client:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            client.condense("text")
+    assert time.monotonic() - began < 5
 
 
 def test_a_compressed_answer_is_refused(call: Call) -> None:
@@ -330,4 +357,4 @@ def test_wait_ready_ends(call: Call, step: Step, stood: str) -> None:
 def test_the_environments_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with BackendClient("http://127.0.0.1:9") as client:
-        assert client._http._mounts == {}
+        assert client._client._http._mounts == {}

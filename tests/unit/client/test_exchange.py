@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from neural_condense_core.client.exchange import (
     BACK_OFF_S,
@@ -194,6 +196,26 @@ def test_a_message_from_outside_is_cut_and_stripped() -> None:
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Nov 999999999999999999999 + 19:12:08 1995", "Mon, 1 Jan 2026 00:00:00 +9999", "Mon, ", ","],
+)
+def test_retry_after_that_is_no_date(value: str) -> None:
+    assert parse_retry_after(value, NOW) is None
+
+
+DATE_WORDS = st.sampled_from([
+    "Mon,", "Nov", "1995", "99999999999999999999", "19:12:08", "+", "-", "+9999", "GMT", ":", "0",
+])  # fmt: skip
+
+
+@given(st.text() | st.lists(DATE_WORDS | st.text(max_size=3), max_size=8).map(" ".join))
+@example("Nov 999999999999999999999 + 19:12:08 1995")
+def test_no_header_text_breaks_retry_after(value: str) -> None:
+    seconds = parse_retry_after(value, NOW)
+    assert seconds is None or seconds >= 0
 
 
 class Clock:

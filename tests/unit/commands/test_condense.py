@@ -61,12 +61,24 @@ def test_text_reads_stdin(tmp_path, tiny_llama):
     assert out.stat().st_size > 0
 
 
+def test_text_writes_bytes_to_stdout(story, tmp_path, tiny_llama):
+    args = ["text", story, "--condenser", "stride", "--target", tiny_llama]
+    out, figures = tmp_path / "out.safetensors", tmp_path / "figures.json"
+    assert RUNNER.invoke(app, [*args, "-o", str(out)]).exit_code == 0
+    result = RUNNER.invoke(app, [*args, "-o", "-", "--json", str(figures)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout_bytes == out.read_bytes()
+    assert json.loads(figures.read_text())["output"] == "-"
+    assert "bytes in stdout" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--condenser", "truncate-haed"], "truncate-head"),
         (["--ratio", "0.5"], "ratio must be at least 1"),
         (["-o", "/dev/null/x"], "cannot write"),
+        (["-o", "-", "--json", "-"], "cannot share stdout"),
     ],
 )
 def test_text_refuses_what_it_cannot_do(story, tmp_path, tiny_llama, flags, said):
@@ -106,6 +118,21 @@ def test_ask_compares_three_contexts(story, tiny_llama):
     assert rows["head-tail"]["condense_ms"] > 0
     assert all(row["answer_ms"] > 0 for row in rows.values())
     assert "head-tail" in result.stderr
+
+
+def test_ask_leaves_out_a_full_text_that_does_not_fit(tmp_path, tiny_llama):
+    path = tmp_path / "long.txt"
+    path.write_text(TEXT * 33, encoding="utf-8")  # 2,145 tokens; the model has 2,048 positions
+    result = RUNNER.invoke(
+        app,
+        ["ask", str(path), "Who slept?", "--condenser", "head-tail", "--target", tiny_llama,
+         "--compare", "--max-new-tokens", "4", "--json", "-"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["answers"]
+    assert [row["name"] for row in rows] == ["none", "head-tail"]
+    assert "The full text does not fit" in result.stderr
+    assert "of 2,048; no answer from it" in result.stderr
 
 
 def test_ask_gives_query_aware_methods_the_question(story, tiny_llama):

@@ -17,6 +17,8 @@ from neural_condense_core.constants import TIERS
 from neural_condense_core.errors import CheckpointError
 
 RUNNER = CliRunner()
+CPU = Check("device", "warn", "CPU", figures={"devices": ["cpu"]})
+GPU = Check("device", "ok", "H100", figures={"devices": ["H100"]})
 
 
 def ticking(step_s):
@@ -95,13 +97,32 @@ def test_a_checkpoint_that_does_not_load_is_a_failure():
     [(0.5, ["ok", "ok"]), (5.0, ["warn", "warn"]), (25.0, ["warn", "warn"])],
 )
 def test_speed_is_held_against_each_tier(seconds, statuses):
-    found = checks.check_speed(echo(), "abc " * 10, 4.0, TIERS, ticking(seconds))
-    assert [check.name for check in found] == ["1,536 characters", "4,096 characters"]
+    found = checks.check_speed(echo(), "cpu", "abc " * 10, 4.0, TIERS, ticking(seconds))
+    assert [check.name for check in found] == [
+        "echo on cpu, 1,536 characters",
+        "echo on cpu, 4,096 characters",
+    ]
     assert [check.status for check in found] == statuses
     assert [check.figures["n_context_tokens"] for check in found] == [1536, 4096]
     assert found[0].figures["meets"] == {"research": seconds < 24, "inference_0": seconds < 4}
     assert found[1].figures["meets"] == {"inference_1": seconds < 4}
     assert found[0].figures["ms"] == seconds * 1e3
+    assert found[0].figures["device"] == "cpu"
+
+
+def test_the_advice_names_a_gpu_only_where_there_is_none():
+    for device, said in (("cpu", True), ("cuda", False)):
+        slow = checks.check_speed(echo(), device, "abc ", 4.0, TIERS, ticking(60.0))[0]
+        assert f"on {device}" in slow.name
+        assert "smaller condenser" in slow.advice
+        assert ("serve on a machine with a GPU" in slow.advice) is said
+        assert "--" not in slow.advice
+
+
+def test_a_ratio_that_is_not_offered_is_said():
+    (check,) = checks.check_speed(echo(), "cpu", "abc ", 0.5)
+    assert (check.name, check.status) == ("speed of echo", "warn")
+    assert "ratio" in check.message
 
 
 def test_what_is_timed_was_not_condensed_before(monkeypatch):
@@ -113,7 +134,7 @@ def test_what_is_timed_was_not_condensed_before(monkeypatch):
         "condense",
         lambda contexts, ratio: seen.append(contexts[0]) or real(contexts, ratio),
     )
-    checks.check_speed(condenser, "abc ", 4.0)
+    checks.check_speed(condenser, "cpu", "abc ", 4.0)
     assert [len(ids) for ids in seen] == [1536, 1536, 4096, 4096]
     assert len({tuple(ids) for ids in seen}) == 4
 
@@ -142,12 +163,37 @@ def test_examines_a_condenser_without_downloading(monkeypatch):
 def test_times_the_condenser_that_it_is_given(monkeypatch, tiny_llama):
     loaded = load_condenser("truncate-head", tiny_llama)
     monkeypatch.setattr("neural_condense_core.llm.embedded.is_cached", lambda: True)
+    monkeypatch.setattr(checks, "check_device", lambda: CPU)
     monkeypatch.setattr(
-        "neural_condense_core.condensers.checkpoints.load_condenser", lambda name: loaded
+        "neural_condense_core.condensers.checkpoints.load_condenser", lambda name, device: loaded
     )
     found = {check.name: check for check in doctor.examine("truncate-head", 4.0)}
     assert found["checkpoint truncate-head"].status == "ok"
-    assert found["4,096 characters"].figures["n_context_tokens"] > 4000
+    line = found["truncate-head on cpu, 4,096 characters"]
+    assert line.figures["n_context_tokens"] > 4000
+
+
+@pytest.mark.parametrize(("check", "device"), [(CPU, "cpu"), (GPU, "cuda")])
+def test_times_all_that_load_on_the_best_device(monkeypatch, check, device):
+    def load(name, device):
+        asked.append((name, device))
+        if name == "broken":
+            raise CheckpointError("damaged")
+        found = echo()
+        found.name = name
+        return found
+
+    asked = []
+    place = "neural_condense_core.condensers.checkpoints"
+    monkeypatch.setattr("neural_condense_core.llm.embedded.is_cached", lambda: True)
+    monkeypatch.setattr(checks, "check_device", lambda: check)
+    monkeypatch.setattr(f"{place}.shipped_names", lambda: ["one", "broken", "two"])
+    monkeypatch.setattr(f"{place}.load_condenser", load)
+    names = [check.name for check in doctor.examine(None, 4.0)]
+    assert asked == [("one", device), ("broken", device), ("two", device)]
+    assert names[-4:] == [
+        f"{name} on {device}, {n} characters" for name in ("one", "two") for n in ("1,536", "4,096")
+    ]
 
 
 def test_an_unknown_condenser_is_a_failure(monkeypatch):

@@ -107,3 +107,10 @@ def test_loading_takes_the_default_target():
 def test_a_checkpoint_of_another_target_is_refused(echo_checkpoint):
     with pytest.raises(CheckpointError, match="'some-model', not for 'other'"):
         load_condenser(str(echo_checkpoint), "other")
+
+
+@pytest.mark.parametrize("method", ["os:system", "no-such-method", "collections:Counter"])
+def test_a_checkpoint_cannot_choose_code(echo_checkpoint, method):
+    write_config(echo_checkpoint, CheckpointConfig("x", method, "m", 64, (1,)))
+    with pytest.raises(CheckpointError, match="names the method"):
+        resolve(str(echo_checkpoint))

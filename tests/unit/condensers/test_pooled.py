@@ -143,12 +143,14 @@ def test_a_checkpoint_gives_back_what_was_saved(
 ) -> None:
     trained.save(tmp_path / "mine", "mine", [2, 4], licence="MIT")
     config = read_config(tmp_path / "mine")
-    assert (config.name, config.method, config.ratios) == ("mine", "pooled", (2, 4))
+    assert (config.name, config.method, config.ratios) == ("mine", "pooled", (1, 2, 4))
     loaded = load_condenser(str(tmp_path / "mine"), dtype="float32")
     assert isinstance(loaded, PooledCondenser)
-    assert loaded.ratios == (2, 4)
+    assert loaded.ratios == (1, 2, 4)
     for name, tensor in loaded.trained_state().items():
-        assert torch.equal(tensor, trained.trained_state()[name].bfloat16().float())
+        own = trained.trained_state()[name]
+        stored = own if name == "informativeness" else own.bfloat16().float()
+        assert torch.equal(tensor, stored), name
     with pytest.raises(RequestError, match="not offered"):
         loaded.condense([ids_of(9)], 8)
 
@@ -162,9 +164,36 @@ def test_a_checkpoint_of_other_settings_is_refused(
         other.load_weights(tmp_path / "condenser.safetensors")
 
 
-def test_unknown_settings_are_refused(options: LoadOptions) -> None:
-    with pytest.raises(CheckpointError, match="n_layer"):
-        PooledCondenser.create(options, {"n_layer": 3})
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"n_layer": 3}, "unknown settings"),
+        ({"n_layers": 99}, "n_layers is 99"),
+        ({"n_layers": "1"}, "whole number"),
+        ({"lora_r": 0}, "whole number"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    options: LoadOptions, config: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        PooledCondenser.create(options, config)
+
+
+def test_a_checkpoint_that_offers_an_impossible_ratio_is_refused(
+    trained: PooledCondenser, tmp_path: Path
+) -> None:
+    trained.save(tmp_path, "mine", [3, 4])
+    with pytest.raises(CheckpointError, match="offers ratios"):
+        load_condenser(str(tmp_path), dtype="float32")
+
+
+def test_at_ratio_1_even_a_trained_one_gives_the_plain_embeddings(
+    trained: PooledCondenser,
+) -> None:
+    ids = ids_of(40)
+    (made,) = trained.condense([ids], 1)
+    np.testing.assert_array_equal(made.embeds, trained.target.embed(ids))
 
 
 def test_without_a_checkpoint_nothing_untrained_is_served(options: LoadOptions) -> None:

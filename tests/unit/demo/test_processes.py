@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from neural_condense_core.demo.processes import Backend, BackendProcesses, free_port, is_free
-from neural_condense_core.demo.signals import Interrupted, StopSignals
 from neural_condense_core.errors import ConfigError
+from neural_condense_core.signals import Interrupted, StopSignals
 
 SLEEP = "import time; time.sleep(600)"
 PARENT = f"""
@@ -50,8 +50,8 @@ def wait_for_output(running) -> str:
 
 @pytest.fixture
 def processes(tmp_path):
-    with StopSignals() as signals:
-        found = BackendProcesses(signals, tmp_path)
+    with StopSignals():
+        found = BackendProcesses(tmp_path)
         yield found
         found.stop(grace_s=0.1)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -272,6 +274,25 @@ def test_a_download_that_hangs_is_stopped(monkeypatch, tmp_path):
     with pytest.raises(TargetModelError, match="did not finish within"):
         download_wheel("fake==1", tmp_path, 1, Steps(False))
     assert time.monotonic() - began < 10
+
+
+def test_a_signal_right_after_pip_starts_leaves_no_pip(monkeypatch, tmp_path):
+    started = []
+    real = subprocess.Popen
+
+    def interrupted(argv, **kwargs):
+        started.append(real([sys.executable, "-c", "import time; time.sleep(60)"], **kwargs))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[-1]
+
+    monkeypatch.setattr(wheel_download.subprocess, "Popen", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            download_wheel("fake==1", tmp_path, 1, Steps(False))
+        assert started[0].returncode is not None
+    finally:
+        started[0].kill()
+        started[0].wait()
 
 
 def test_progress_goes_to_stderr_only(source, folder, recorder, capfd):

@@ -64,3 +64,28 @@ def test_columns_are_checked(tmp_path: Path, target: HFTarget) -> None:
     rows = [{"context": "c", "question": "q", "answers": [""]}]
     with pytest.raises(ConfigError, match="no answered question"):
         Questions(write(tmp_path / "q.parquet", rows), target, 4)
+
+
+def test_yes_and_no_are_not_asked(tmp_path: Path, target: HFTarget) -> None:
+    rows = [
+        {"context": "The door is red.", "question": "q", "answers": [answer]}
+        for answer in ("Yes", "no.", "red")
+    ]
+    questions = Questions(write(tmp_path / "q.parquet", rows), target, 8)
+    drawn = {questions.draw(random.Random(seed), 40).answer_ids for seed in range(20)}
+    assert [target.decode(ids) for ids in drawn] == ["red"]
+
+
+def test_a_context_is_never_cut_where_its_answer_may_be_lost(
+    tmp_path: Path, target: HFTarget
+) -> None:
+    rows = [{"context": "word " * 100, "question": "q", "answers": ["elsewhere"]}]
+    questions = Questions(write(tmp_path / "q.parquet", rows), target, 8)
+    with pytest.raises(ConfigError, match="no context holds its answer"):
+        questions.draw(random.Random(0), 64)
+
+
+def test_a_text_without_spaces_is_drawn_from_everywhere(tmp_path: Path, target: HFTarget) -> None:
+    path = write(tmp_path / "p.parquet", [{"source": "s", "text": "".join(map(str, range(900)))}])
+    prose = Prose(path, target, {})
+    assert len({prose.draw(random.Random(seed), 20) for seed in range(10)}) > 5

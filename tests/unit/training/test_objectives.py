@@ -16,7 +16,6 @@ from neural_condense_core.training.data import Prose, Questions
 from neural_condense_core.training.objectives import (
     ANSWER_ROWS,
     BRIDGE_TOKENS,
-    CONTEXT_TOKENS,
     IGNORED,
     TARGET_TOKENS,
     BatchMaker,
@@ -25,6 +24,8 @@ from neural_condense_core.training.objectives import (
     imitation_loss,
     swap_loss,
 )
+
+CONTEXT_TOKENS = 256
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def batches(target: HFTarget, prose_file: Path, qa_file: Path) -> BatchMaker:
 def test_a_continuation_is_what_follows_the_context_and_the_bridge(
     batches: BatchMaker, target: HFTarget
 ) -> None:
-    batch = batches.draw("continuation", random.Random(0), 3)
+    batch = batches.draw("continuation", random.Random(0), 3, CONTEXT_TOKENS)
     assert batch.context_ids.shape == (3, CONTEXT_TOKENS)
     for suffix, labels in zip(batch.suffix_ids, batch.labels, strict=True):
         counted = labels != IGNORED
@@ -55,7 +56,7 @@ def test_a_continuation_is_what_follows_the_context_and_the_bridge(
 
 
 def test_a_reconstruction_comes_from_its_own_context(batches: BatchMaker) -> None:
-    batch = batches.draw("reconstruction", random.Random(0), 8)
+    batch = batches.draw("reconstruction", random.Random(0), 8, CONTEXT_TOKENS)
     for context, labels in zip(batch.context_ids, batch.labels, strict=True):
         wanted = labels[labels != IGNORED].tolist()
         assert len(wanted) == TARGET_TOKENS
@@ -63,10 +64,20 @@ def test_a_reconstruction_comes_from_its_own_context(batches: BatchMaker) -> Non
         assert any(ids[i : i + TARGET_TOKENS] == wanted for i in range(len(ids)))
 
 
+@pytest.mark.parametrize("n_context", [64, 128, 192])
+def test_contexts_have_the_length_that_is_asked_for(batches: BatchMaker, n_context: int) -> None:
+    for objective in ("continuation", "reconstruction", "answer", "imitation"):
+        batch = batches.draw(objective, random.Random(0), 2, n_context)
+        assert batch.context_ids.shape == (2, n_context)
+
+
 def test_answers_have_one_shape(batches: BatchMaker, target: HFTarget) -> None:
-    shapes = {batches.draw("answer", random.Random(s), 2).suffix_ids.shape for s in range(4)}
+    shapes = {
+        batches.draw("answer", random.Random(s), 2, CONTEXT_TOKENS).suffix_ids.shape
+        for s in range(4)
+    }
     assert shapes == {(2, ANSWER_ROWS)}
-    batch = batches.draw("answer", random.Random(0), 4)
+    batch = batches.draw("answer", random.Random(0), 4, CONTEXT_TOKENS)
     for context, labels in zip(batch.context_ids, batch.labels, strict=True):
         answer = target.decode(labels[labels != IGNORED].tolist())
         assert answer in target.decode(context.tolist())
@@ -77,7 +88,7 @@ def test_the_reader_says_what_the_target_says(
     batches: BatchMaker, target: HFTarget, objective: str
 ) -> None:
     """Differentiable and cached, the reading is the same as the judge's."""
-    batch = batches.draw(objective, random.Random(0), 2)
+    batch = batches.draw(objective, random.Random(0), 2, CONTEXT_TOKENS)
     logits = Reader(target).logits(target.embed_ids(batch.context_ids), batch)
     loss, ce = batch_loss(logits, batch, None, 0.0, 0.0)
     prompts, targets = [], []
@@ -98,7 +109,7 @@ def test_the_reader_says_what_the_target_says(
 def test_with_a_teacher_the_loss_is_zero_for_the_teacher_itself(
     batches: BatchMaker, target: HFTarget
 ) -> None:
-    batch = batches.draw("continuation", random.Random(0), 2)
+    batch = batches.draw("continuation", random.Random(0), 2, CONTEXT_TOKENS)
     reader = Reader(target)
     teacher = reader.teacher_logprobs(batch)
     assert float(batch_loss(teacher, batch, teacher, 0.0, 1.0)[0]) == pytest.approx(0, abs=1e-5)
@@ -110,7 +121,7 @@ def test_with_a_teacher_the_loss_is_zero_for_the_teacher_itself(
 def test_imitation_is_perfect_for_the_embeddings_themselves(
     batches: BatchMaker, target: HFTarget
 ) -> None:
-    batch = batches.draw("imitation", random.Random(0), 2)
+    batch = batches.draw("imitation", random.Random(0), 2, CONTEXT_TOKENS)
     assert not (batch.labels != IGNORED).any()
     wanted = target.embed_ids(batch.context_ids[:, ::4])
     assert imitation_loss(wanted, wanted, target.embedding_scale)[1] == 0
@@ -122,7 +133,7 @@ def test_imitation_is_perfect_for_the_embeddings_themselves(
 def test_the_swap_term_falls_as_the_other_document_gets_worse(
     batches: BatchMaker, target: HFTarget
 ) -> None:
-    batch = batches.draw("reconstruction", random.Random(0), 2)
+    batch = batches.draw("reconstruction", random.Random(0), 2, CONTEXT_TOKENS)
     labels = batch.labels[batch.labels != IGNORED]
     right = 9 * torch.nn.functional.one_hot(labels, 259).float()
     wrong = 9 * torch.nn.functional.one_hot((labels + 1) % 259, 259).float()
@@ -132,3 +143,14 @@ def test_the_swap_term_falls_as_the_other_document_gets_worse(
     )
     assert good < 0.01 < equal < bad
     assert equal == pytest.approx(math.log1p(math.exp(2.0)))
+
+
+def test_one_row_that_differs_much_does_not_settle_the_others(
+    batches: BatchMaker, target: HFTarget
+) -> None:
+    batch = batches.draw("reconstruction", random.Random(0), 2, CONTEXT_TOKENS)
+    labels = batch.labels[batch.labels != IGNORED]
+    right = 50 * torch.nn.functional.one_hot(labels, 259).float()
+    half = right.clone()
+    half[: len(half) // 2] = 0  # the first row's document is told apart by far, the second's not
+    assert float(swap_loss(right, half, batch, 2.0)) > 1.0

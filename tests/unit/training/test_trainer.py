@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from neural_condense_core.cli import app
 from neural_condense_core.condensers.checkpoints import load_condenser, read_config
-from neural_condense_core.errors import CheckpointError, ConfigError
+from neural_condense_core.errors import CheckpointError, ConfigError, DivergedError
 from neural_condense_core.training.config import Recipe
+from neural_condense_core.training.objectives import Batch
 from neural_condense_core.training.trainer import StepReport, Trainer
 
 
@@ -139,7 +143,78 @@ def test_the_command_writes_a_checkpoint_that_loads(
     assert summary["context_tokens"] == 2 * 256
     assert len((out / "log.jsonl").read_text().splitlines()) == 2
     condenser = load_condenser(summary["checkpoint"], dtype="float32")
-    assert condenser.ratios == (4,)
+    assert condenser.ratios == (1, 4)
     assert read_config(Path(summary["checkpoint"])).measured["trained_steps"] == 2
-    again = CliRunner().invoke(app, [*line, "--resume"])
-    assert again.exit_code == 0, again.output
+    refused = CliRunner().invoke(app, line)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
+    for flag in ("--resume", "--overwrite"):
+        again = CliRunner().invoke(app, [*line, flag])
+        assert again.exit_code == 0, again.output
+
+
+def test_sigterm_ends_the_step_and_keeps_the_state(
+    tiny_llama: str, prose_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'name = "mine"\nmethod = "pooled"\ntarget_model = "{tiny_llama}"\nsteps = 50\nbatch = 1\n'
+        "statistics_stretches = 5\n[condenser]\nn_layers = 1\nlora_r = 2\n"
+        "[objectives]\ncontinuation = 1.0\n"
+    )
+    update = torch.optim.AdamW.step
+
+    def interrupted(self: torch.optim.AdamW, *args: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    out = tmp_path / "out"
+    line = ["train", str(path), "--prose", str(prose_file), "--out", str(out), "--dtype", "float32"]
+    done = CliRunner().invoke(app, [*line, "--json", "-"])
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert (summary["steps"], summary["finished"]) == (1, False)
+    with safe_open(out / "state.safetensors", framework="pt") as state:
+        assert state.metadata()["step"] == "1"
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_change(
+    recipe: Recipe, prose_file: Path, qa_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(recipe, prose_file, qa_file, tmp_path, dtype="float32")
+    before = {name: tensor.clone() for name, tensor in trainer.condenser.trained_state().items()}
+    honest = trainer._loss
+
+    def poisoned(batch: Batch, ratio: int) -> tuple[torch.Tensor, float]:
+        loss, nats = honest(batch, ratio)
+        return loss * float("nan"), nats
+
+    monkeypatch.setattr(trainer, "_loss", poisoned)
+    with pytest.raises(DivergedError, match="step 1"):
+        run(trainer)
+    for name, tensor in trainer.condenser.trained_state().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_ratio_or_length_that_is_not_offered_is_refused_at_once(
+    recipe: Recipe, prose_file: Path, qa_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="ratio 3"):
+        Trainer(replace(recipe, ratios={3: 1.0}), prose_file, qa_file, tmp_path)
+    with pytest.raises(ConfigError, match="512"):
+        Trainer(replace(recipe, context_lengths={512: 1.0}), prose_file, qa_file, tmp_path)
+
+
+def test_the_seed_decides_the_start(
+    recipe: Recipe, prose_file: Path, qa_file: Path, tmp_path: Path
+) -> None:
+    def start(seed: int) -> dict[str, torch.Tensor]:
+        trainer = Trainer(
+            replace(recipe, seed=seed), prose_file, qa_file, tmp_path, dtype="float32"
+        )
+        return trainer.condenser.trained_state()
+
+    one, same, other = start(1), start(1), start(2)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one if "lora_A" in name)
