@@ -53,7 +53,7 @@ COMMANDS = {
     "train": Entry(f"{_PACKAGE}.training.cli:train", "Train a condenser from a recipe."),
     "serve": Entry(
         f"{_PACKAGE}.serving.cli:serve",
-        "Serve a condenser over HTTP: POST /condense, /health/live, /health/ready, /info, /docs.",
+        "Serve a condenser over HTTP; its GET /docs describes the routes.",
     ),
     "models": Entry(f"{_PACKAGE}.commands.models:models", "List the condensers that ship."),
     "demo": Entry(

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder with ``condenser.safetensors`` (weights), ``config.json`` (method, target
 model, shapes, figures) and ``README.md`` (the model card). Those that ship lie in
-``neural_condense_core/checkpoints/NAME``.
+``neural_condense_core/checkpoints/NAME``. A ``.safetensors`` file alone is an ICAE as its authors
+published it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from neural_condense_core.registry import suggest
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 WEIGHTS_FILE = "condenser.safetensors"
 CONFIG_FILE = "config.json"
+PUBLISHED_SUFFIX = ".safetensors"
+PUBLISHED_METHOD = "icae"
+"""The one method whose authors published weights in a file by itself."""
+
 DEFAULT_CHECKPOINTS = {"pooled": "pooled-fast", "icae": "icae"}
 """Which shipped checkpoint a trained method's bare name means."""
 
@@ -86,12 +91,12 @@ def shipped_names() -> list[str]:
 
 
 def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
-    """Return the class and the checkpoint folder (or None) that a name means.
+    """Return the class and the checkpoint (a folder, a published file or None) of a name.
 
     Raises
     ------
     UnknownNameError
-        Neither a checkpoint, a method, a folder nor ``module:Class``.
+        Neither a checkpoint, a method, a folder, a ``.safetensors`` file nor ``module:Class``.
     CheckpointError
         The method needs trained weights and none ship, or the folder is no checkpoint.
     """
@@ -108,6 +113,8 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
         return METHODS.get(spec), None
     if Path(spec).is_dir():
         return _method_of(Path(spec)), Path(spec)
+    if Path(spec).suffix == PUBLISHED_SUFFIX and Path(spec).is_file():
+        return METHODS.get(PUBLISHED_METHOD), Path(spec)
     if ":" in spec:
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))  # a user's own module lies where they work
@@ -115,7 +122,7 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
     known = sorted({*shipped_names(), *METHODS.names()})
     raise UnknownNameError(
         f"unknown condenser {spec!r}.{suggest(spec, known)} Known: {', '.join(known)}; "
-        "or the path of a checkpoint folder, or module:Class"
+        "or the path of a checkpoint folder or of a published .safetensors file, or module:Class"
     )
 
 
@@ -142,26 +149,36 @@ def load_condenser(
 
     Parameters
     ----------
-    spec : checkpoint, method, folder or ``module:Class``
-    target_model : the model to condense for; None = the checkpoint's own, else the embedded one
+    spec : checkpoint, method, folder, published file or ``module:Class``
+    target_model : the model to condense for; None = the checkpoint's own, else the embedded one.
+        A published file does not say what its own is
     device : torch device
     dtype : ``"auto"``, ``"float32"`` or ``"bfloat16"``
 
     Raises
     ------
     CheckpointError
-        The checkpoint was trained for another target model.
+        The checkpoint was trained for another target model, or does not say for which and none
+        is given.
     """
-    cls, folder = resolve(spec)
-    own = read_config(folder).target_model if folder else DEFAULT_TARGET_MODEL
+    cls, checkpoint = resolve(spec)
+    own = _own_target(checkpoint)
     target = target_model or own
-    if folder and target != own:
+    if target is None:
+        raise CheckpointError(f"{spec} does not say which target model it is for; name it")
+    if checkpoint and own not in {None, target}:
         raise CheckpointError(
             f"checkpoint {spec!r} makes condensed tokens for {own!r}, not for {target!r}"
         )
-    condenser = cls.load(LoadOptions(target, folder, device, dtype))
-    condenser.name = folder.name if folder else spec
+    condenser = cls.load(LoadOptions(target, checkpoint, device, dtype))
+    condenser.name = checkpoint.name.removesuffix(PUBLISHED_SUFFIX) if checkpoint else spec
     return condenser
+
+
+def _own_target(checkpoint: Path | None) -> str | None:
+    if checkpoint is None:
+        return DEFAULT_TARGET_MODEL
+    return read_config(checkpoint).target_model if checkpoint.is_dir() else None
 
 
 DEFAULT_TARGET_MODEL = "smollm2-135m-instruct"

@@ -10,6 +10,9 @@ Design decisions
   ``ceil(T / (128 * 4))`` equal spans, 128 memory tokens stand behind each, at the next positions,
   and their last hidden states *are* the condensed tokens. How many there are does not depend on
   how full a span is: a short text becomes 128 too.
+* A tokenizer that puts a beginning-of-sequence token first did so there. Ids without it get it
+  here; it then stands in the first span and is counted nowhere, so that the number of condensed
+  tokens follows from the number of ids given.
 * The base model is the target model itself. The file says nothing about it, nor about the weight
   of the adapters: rank and number of memory tokens follow from shapes, the rest has to be told.
 * The adapted layers are new modules around the target's own weights: the target's logits stay as
@@ -125,6 +128,7 @@ class PublishedIcae(Condenser):
         self.config = config.fitted(weights)
         self.ratios = (self.config.mean_compression_rate,)
         self.decoder = _adapted(target, self.config)
+        self._first_ids = _first_ids(target)
         self.memory = torch.zeros(
             self.config.mem_size + N_SPECIAL, target.hidden_size, dtype=target.dtype
         ).to(target.device)
@@ -160,7 +164,7 @@ class PublishedIcae(Condenser):
     def n_condensed_tokens(self, n_context_tokens: int, ratio: float) -> int:
         """Return all memory tokens of all spans; ``ratio`` only sets how long a span may be."""
         del ratio
-        return len(self._span_lengths(n_context_tokens)) * self.config.mem_size
+        return self._n_spans(n_context_tokens) * self.config.mem_size
 
     @torch.inference_mode()
     def condense(
@@ -177,11 +181,9 @@ class PublishedIcae(Condenser):
         spans: list[Sequence[int]] = []
         owners: list[int] = []
         for i, ids in enumerate(contexts):
-            start = 0
-            for length in self._span_lengths(len(ids)):
-                spans.append(ids[start : start + length])
-                owners.append(i)
-                start += length
+            own = self._spans(ids)
+            spans += own
+            owners += [i] * len(own)
         pieces: list[list[Tensor]] = [[] for _ in contexts]
         for owner, piece in zip(owners, self._condense_spans(spans), strict=True):
             pieces[owner].append(piece)
@@ -190,13 +192,18 @@ class PublishedIcae(Condenser):
             for ids, rows in zip(contexts, pieces, strict=True)
         ]
 
-    def _span_lengths(self, n_context: int) -> list[int]:
-        full = self.config.mem_size * self.config.mean_compression_rate
-        n_spans = math.ceil(n_context / full)
-        length = math.ceil(n_context / n_spans)
+    def _n_spans(self, n_context: int) -> int:
+        return math.ceil(n_context / (self.config.mem_size * self.config.mean_compression_rate))
+
+    def _spans(self, ids: Sequence[int]) -> list[Sequence[int]]:
+        """Complete a context in front and cut it into as many equal spans as it has without."""
+        n_spans = self._n_spans(len(ids))
+        if list(ids[: len(self._first_ids)]) != self._first_ids:
+            ids = [*self._first_ids, *ids]
+        length = math.ceil(len(ids) / n_spans)
         # rounding up can leave nothing for the last spans of a very long context; their memory
         # tokens are condensed tokens all the same
-        return [max(0, min(length, n_context - i * length)) for i in range(n_spans)]
+        return [ids[i * length : (i + 1) * length] for i in range(n_spans)]
 
     def _condense_spans(self, spans: Sequence[Sequence[int]]) -> list[Tensor]:
         """Condense spans: (mem_size, hidden) float32 on the CPU each."""
@@ -241,6 +248,12 @@ class PublishedIcae(Condenser):
             if ".lora_" in name
         }
         return {**adapters, MEMORY_NAME: self.memory}
+
+
+def _first_ids(target: HFTarget) -> list[int]:
+    """Return the beginning-of-sequence token if the tokenizer puts it first, else nothing."""
+    ids = list(target.tokenizer("", verbose=False)["input_ids"])
+    return ids[:1] if ids[:1] == [target.tokenizer.bos_token_id] else []
 
 
 def _weights_file(folder: Path) -> Path:

@@ -202,9 +202,7 @@ def _name_apart(specs: Sequence[str], condensers: Sequence[Condenser]) -> None:
     """Call condensers of one name (folders of one name, say) as the command line does."""
     names = [condenser.name for condenser in condensers]
     while shared := {name for name in names if names.count(name) > 1}:
-        names = [
-            spec if name in shared else name for spec, name in zip(specs, names, strict=True)
-        ]
+        names = [spec if name in shared else name for spec, name in zip(specs, names, strict=True)]
     for condenser, name in zip(condensers, names, strict=True):
         condenser.name = name
 

@@ -49,6 +49,7 @@ from neural_condense_core.tokens import CondensedTokens
 POSITIONS = ("plain", "explicit")
 ENDS_OF_THE_SCALE = ("none", "full")
 """Names of the rows without a condenser."""
+TRAINING_FREE = (*BASELINES, *QUERY_AWARE_BASELINES)
 BATCH = 16
 TIMED_DOCUMENTS = 8
 
@@ -152,15 +153,15 @@ class Evaluator:
                     )
 
     def _check_names(self) -> None:
-        kinds: dict[str, type[Condenser]] = dict.fromkeys(
-            (*BASELINES, *QUERY_AWARE_BASELINES), BudgetedCondenser
-        )
-        kinds |= {baseline.name: type(baseline) for baseline in self.baselines}
+        kinds = {baseline.name: type(baseline) for baseline in self.baselines}
         names = [condenser.name for condenser in self.condensers]
         for name, condenser in zip(names, self.condensers, strict=True):
             if names.count(name) > 1:
                 raise ConfigError(f"two condensers are called {name!r}; rename one of them")
-            if name in ENDS_OF_THE_SCALE or not isinstance(condenser, kinds.get(name, Condenser)):
+            if name in ENDS_OF_THE_SCALE or (
+                name in TRAINING_FREE
+                and not isinstance(condenser, kinds.get(name, BudgetedCondenser))
+            ):
                 raise ConfigError(
                     f"a trained condenser is called {name!r}, as other rows of the result are; "
                     "rename its folder"

@@ -174,7 +174,7 @@ def build_items(
 def _windows(
     target: TargetLLM, passages: Sequence[Passage], n_tokens: int, limit: int, seed: int
 ) -> list[tuple[Passage, tuple[int, ...]]]:
-    """Cut at most ``limit`` windows of exactly ``n_tokens``; sources, documents, texts take turns."""
+    """Cut at most ``limit`` windows of exactly ``n_tokens``; sources and documents take turns."""
 
     def of_passage(passage: Passage) -> Iterator[tuple[Passage, tuple[int, ...]]]:
         slot = n_tokens * CHARS_PER_TOKEN

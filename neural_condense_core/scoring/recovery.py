@@ -39,9 +39,7 @@ MAX_DEGENERATE_SHARE = 0.01
 """Share of resamples without a meaning from which on an interval has none either."""
 
 
-def ratio_of_sums(
-    numerators: Floats, denominators: Floats, *, least: float = 0.0
-) -> float | None:
+def ratio_of_sums(numerators: Floats, denominators: Floats, *, least: float = 0.0) -> float | None:
     """Return sum over sum; None where it is not finite or the denominator not above ``least``."""
     denominator = float(denominators.sum())
     if not denominator > least:
@@ -50,9 +48,7 @@ def ratio_of_sums(
     return found if math.isfinite(found) else None
 
 
-def recovery(
-    none: Floats, full: Floats, condensed: Floats, *, n_target: Floats
-) -> float | None:
+def recovery(none: Floats, full: Floats, condensed: Floats, *, n_target: Floats) -> float | None:
     """Return R = (none - condensed) / (none - full), as a ratio of sums.
 
     Parameters
@@ -113,8 +109,8 @@ def bootstrap(
     Returns
     -------
     (low, high); None with fewer than two documents, with values that are not finite, or when so
-    many resamples have a denominator of no more than ``MIN_CHANGE`` nats a target token that leaving
-    them out would move the quantiles
+    many resamples have a denominator of no more than ``MIN_CHANGE`` nats a target token that
+    leaving them out would move the quantiles
     """
     names, groups = np.unique(np.asarray(documents, dtype=str), return_inverse=True)
     n = len(names)
@@ -157,7 +153,7 @@ def derangement(documents: Sequence[str], sources: Sequence[str], seed: int) -> 
     if len(set(documents)) < 2:
         raise ValueError("a swapped context needs at least two documents")
     rng = np.random.default_rng(seed)
-    by_source = _grouped(range(len(keys)), sources)
+    by_source = _grouped(range(len(documents)), sources)
     chosen = [-1] * len(documents)
     for source in sorted(by_source):
         members = by_source[source]

@@ -43,7 +43,8 @@ class ServeSettings:
     condenser : checkpoint, method, folder or ``module:Class``
     checkpoint : trained weights in place of the condenser's own; None = its own
     target_model : name or path of the model to condense for; None = the checkpoint's
-    ratio : compression ratio of requests that name none; None = ``DEFAULT_RATIO``, or the nearest offered
+    ratio : compression ratio of requests that name none; None = ``DEFAULT_RATIO``, or the nearest
+        offered
     host, port : where to listen; port 0 = any free one
     devices : how many devices; None = all GPUs, or one CPU
     workers_per_device : processes on each device

@@ -27,6 +27,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "icae_v2"
 BASE = str(GOLDEN / "base")
 CASE = json.loads((GOLDEN / "case.json").read_text(encoding="utf-8"))
 MAX_ABS = 1e-4
+BOS = 1
 FIRST_A = "icae.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
 MEMORY = "memory_token_embed.weight"
 
@@ -175,7 +176,38 @@ def test_a_folder_with_two_files_is_ambiguous(tmp_path):
 )
 def test_spans_are_counted_as_published(n_context, n_spans):
     condenser = load()
-    lengths = condenser._span_lengths(n_context)
     assert condenser.n_condensed_tokens(n_context, 4) == 128 * n_spans
-    assert (len(lengths), sum(lengths)) == (n_spans, n_context)
-    assert max(lengths) == -(-n_context // n_spans)
+    for first, n_added in ((BOS, 0), (40, 1)):
+        spans = condenser._spans([first, *[41] * (n_context - 1)])
+        assert (len(spans), sum(map(len, spans))) == (n_spans, n_context + n_added)
+        assert spans[0][0] == BOS
+        assert max(map(len, spans)) == -(-(n_context + n_added) // n_spans)
+
+
+@pytest.mark.parametrize("name", CASE["texts"])
+def test_ids_without_the_first_token_match_the_published_code_too(name):
+    condenser = load()
+    expected = load_file(GOLDEN / "expected.safetensors")[name]
+    ids = condenser.target.tokenize(CASE["texts"][name])
+    assert condenser.tokenize(CASE["texts"][name]) == [BOS, *ids]
+    (found,) = condenser.condense([ids], 4)
+    assert found.n_context_tokens == len(ids)
+    assert found.n_condensed_tokens == condenser.n_condensed_tokens(len(ids), 4)
+    assert np.abs(found.embeds - expected).max() <= MAX_ABS
+
+
+@pytest.mark.parametrize("first", [1, 40])
+@pytest.mark.parametrize("n_context", [511, 512, 513, 1024])
+def test_promised_lengths_are_kept_with_the_first_token_and_without(n_context, first):
+    condenser = load()
+    (found,) = condenser.condense([[first, *[41] * (n_context - 1)]], 4)
+    assert found.n_condensed_tokens == condenser.n_condensed_tokens(n_context, 4)
+    assert found.n_context_tokens == n_context
+
+
+def test_a_tokenizer_that_puts_nothing_first_gets_nothing(tmp_path):
+    base = shutil.copytree(BASE, tmp_path / "base")
+    tokenizer = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    condenser = load(base=str(base))
+    assert condenser._spans([40, 41]) == [[40, 41]]

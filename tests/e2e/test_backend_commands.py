@@ -11,7 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from backend_process import LAUNCHERS, WAIT_S, alive, cpu_s, error_of, read_batches, run, serving
+from backend_process import (
+    LAUNCHERS,
+    WAIT_S,
+    alive,
+    cpu_s,
+    error_of,
+    read_batches,
+    run,
+    serving,
+    waited_s,
+)
 
 from neural_condense_core.condensers.echo import read_echo
 from neural_condense_core.wire.arrays import Limits
@@ -225,19 +235,30 @@ def test_logging_level_silences():
         assert server.log == ""
 
 
+def test_live_answers_soon_after_the_start():
+    taken_s = []
+    while not taken_s or (min(taken_s) >= 5.0 and len(taken_s) < 3):
+        with serving("--condenser", "backend_condensers:Slow") as server:
+            server.bound()
+            assert server.get("/health/live").status_code == 200
+            wall_s = time.monotonic() - server.start_s
+            # What the machine gave to others meanwhile says nothing of this process.
+            taken_s.append(wall_s - waited_s(server.process.pid))
+            assert cpu_s(server.process.pid) < 2.0
+    assert min(taken_s) < 5.0
+
+
 def test_live_comes_long_before_ready_and_a_loading_backend_can_be_stopped():
     args = ("--condenser", "backend_condensers:Slow")
     with serving(*args, environment={"SLOW_LOAD_S": "60"}) as server:
         server.bound()
         assert server.get("/health/live").status_code == 200
-        # Of processor time: what the clock says depends on what else this machine does.
-        assert cpu_s(server.process.pid) < 2.0
         server.until(lambda: server.get("/health/ready").json()["stage"] == "load", "loading")
         reply = server.get("/health/ready")
         assert reply.status_code == 503
         assert set(reply.json()) == {"state", "stage", "done", "elapsed_s", "reason"}
         assert reply.json()["state"] == "loading"
-        early = server.condense("early")
+        early = server.condense("early" * 200_000)
         assert error_of(early) == (503, "unavailable")
         assert int(early.headers["retry-after"]) >= 1
         assert server.get("/info").status_code == 503

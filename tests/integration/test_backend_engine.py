@@ -21,7 +21,8 @@ from neural_condense_core.errors import (
     UnknownModelError,
 )
 from neural_condense_core.serving import engine as engine_module
-from neural_condense_core.serving.engine import backoff_s
+from neural_condense_core.serving import replica as replica_module
+from neural_condense_core.serving.engine import Engine, backoff_s
 from neural_condense_core.wire.codec import JSON
 
 
@@ -149,7 +150,7 @@ def test_a_request_survives_the_death_of_its_worker(batches):
 
 def test_a_late_answer_is_a_deadline_and_a_hung_worker_is_replaced(batches):
     async def go():
-        async with running(timeout_s=0.4) as engine:
+        async with running(timeout_s=0.4, hang_timeout_s=0.8) as engine:
             (pid,) = children()
             start_s = time.monotonic()
             with pytest.raises(DeadlineError):
@@ -160,6 +161,40 @@ def test_a_late_answer_is_a_deadline_and_a_hung_worker_is_replaced(batches):
             assert not alive(pid)
             assert text_of(await condense(engine, "alive", timeout_s=10)) == "alive"
         assert [entry["batch"] for entry in batches()] == [["HANG"], ["alive"]]
+
+    asyncio.run(go())
+
+
+def test_a_slow_batch_costs_its_answer_and_not_its_worker(batches):
+    async def go():
+        async with running(timeout_s=0.3) as engine:
+            before = children()
+            with pytest.raises(DeadlineError):
+                await condense(engine, "SLEEP0.9 slow")
+            assert text_of(await condense(engine, "next", timeout_s=WAIT_S)) == "next"
+            assert children() == before
+        assert len({entry["pid"] for entry in batches()}) == 1
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(("timeout_s", "hang_timeout_s"), [(4.0, 60.0), (60.0, 120.0)])
+def test_when_a_worker_hangs(timeout_s, hang_timeout_s):
+    engine = Engine([spec()], max_queued_tokens=9, max_batch_tokens=9, timeout_s=timeout_s)
+    assert engine.hang_timeout_s == hang_timeout_s
+
+
+def test_a_worker_that_is_silent_while_it_loads_is_killed(monkeypatch):
+    monkeypatch.setenv("SLOW_LOAD_S", "600")
+    monkeypatch.setattr(replica_module, "LOAD_SILENCE_S", 1.0)
+
+    async def go():
+        async with running([spec("backend_condensers:Slow")], wait=False) as engine:
+            await until(children)
+            (pid,) = children()
+            await until(lambda: engine.readiness().reason)
+            assert engine.readiness().reason.startswith("silent while loading for 1 s, at ")
+            assert not alive(pid)
 
     asyncio.run(go())
 

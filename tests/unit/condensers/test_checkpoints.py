@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from neural_condense_core.condensers import checkpoints
 from neural_condense_core.condensers.checkpoints import (
@@ -14,8 +16,11 @@ from neural_condense_core.condensers.checkpoints import (
     write_config,
 )
 from neural_condense_core.condensers.echo import EchoCondenser
+from neural_condense_core.condensers.icae import IcaeCondenser
 from neural_condense_core.condensers.truncate import TruncateHeadCondenser
 from neural_condense_core.errors import CheckpointError, ConfigError, UnknownNameError
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "icae_v2"
 
 
 @pytest.fixture
@@ -114,3 +119,33 @@ def test_a_checkpoint_cannot_choose_code(echo_checkpoint, method):
     write_config(echo_checkpoint, CheckpointConfig("x", method, "m", 64, (1,)))
     with pytest.raises(CheckpointError, match="names the method"):
         resolve(str(echo_checkpoint))
+
+
+@pytest.fixture
+def published_file(tmp_path):
+    path = tmp_path / "mistral_v2.safetensors"
+    path.write_bytes((GOLDEN / "icae.safetensors").read_bytes())
+    return path
+
+
+def test_a_published_file_is_an_icae(published_file):
+    assert resolve(str(published_file)) == (IcaeCondenser, published_file)
+    with pytest.raises(UnknownNameError, match=r"published \.safetensors file"):
+        resolve(str(published_file.with_name("other.safetensors")))
+    with pytest.raises(UnknownNameError):
+        resolve(str(GOLDEN / "README.md"))
+
+
+def test_loading_a_published_file(published_file):
+    condenser = load_condenser(str(published_file), str(GOLDEN / "base"), dtype="float32")
+    assert (condenser.name, condenser.ratios) == ("mistral_v2", (4,))
+    assert condenser.target_model == str(GOLDEN / "base")
+    expected = load_file(GOLDEN / "expected.safetensors")["one_span"]
+    text = json.loads((GOLDEN / "case.json").read_text())["texts"]["one_span"]
+    (found,) = condenser.condense([condenser.tokenize(text)], 4)
+    assert abs(found.embeds - expected).max() <= 1e-4
+
+
+def test_a_published_file_does_not_say_for_which_target(published_file):
+    with pytest.raises(CheckpointError, match="which target model"):
+        load_condenser(str(published_file))

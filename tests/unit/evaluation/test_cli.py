@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from neural_condense_core.condensers.base import LoadOptions
+from neural_condense_core.condensers.pooled import PooledCondenser
 from neural_condense_core.condensers.registry import BASELINES, QUERY_AWARE_BASELINES
 from neural_condense_core.errors import NeuralCondenseError
 from neural_condense_core.evaluation import cli
 from neural_condense_core.evaluation.cli import Options, evaluate
+from neural_condense_core.scoring import judge
 
 FIELDS = [
     "condenser", "ratio", "task", "source", "positions", "perturbation", "query_aware", "n",
@@ -107,6 +111,104 @@ def test_markdown_repeats_the_rows_over_all_sources(outcome: tuple[Any, Path]) -
     rows = json.loads(outcome[0].stdout)["rows"]
     text = outcome[1].read_text(encoding="utf-8")
     assert text.count("\n| ") - 1 == sum(row["source"] == "all" for row in rows)
+
+
+def pooled_checkpoint(folder: Path, target: str) -> Path:
+    """Write a checkpoint of an untrained ``pooled``, which is a selection of spans."""
+    config = {"n_layers": 1, "lora_r": 2, "lora_alpha": 4}
+    made = PooledCondenser.create(LoadOptions(target, dtype="float32"), config)
+    made.save(folder, folder.name, (2, 4))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_of_one_name(
+    tiny_llama: str, prose_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], list[dict[str, Any]]]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    specs = [str(pooled_checkpoint(root / side / "mine", tiny_llama)) for side in "ab"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "MIN_GAP", -math.inf)  # a random model hardly uses its context
+        found = invoke(
+            "--condensers", ",".join(specs), "--ratios", 4, "--prose", prose_file, "--tasks",
+            "continuation", "--limit", 4, "--dtype", "float32", "--json", "-",
+        )  # fmt: skip
+    assert found.exit_code == 0, (found.output, found.exception)
+    return specs, json.loads(found.stdout)["rows"]
+
+
+def test_a_checkpoint_stands_beside_every_baseline_at_its_length(
+    two_of_one_name: tuple[list[str], list[dict[str, Any]]],
+) -> None:
+    specs, rows = two_of_one_name
+    rows = [row for row in rows if row["source"] == "all"]
+    assert [row["condenser"] for row in rows] == [
+        "none", "full", specs[0], *BASELINES, *QUERY_AWARE_BASELINES, specs[1],
+    ]  # fmt: skip
+    assert [row["n_condensed"] for row in rows] == [None, None, *[64] * (len(rows) - 2)]
+    assert {row["n"] for row in rows} == {4}
+    assert len({(row["loss_none"], row["loss_full"]) for row in rows}) == 1
+    assert all(row["encode_ms"] > 0 for row in rows[2:])
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths(
+    two_of_one_name: tuple[list[str], list[dict[str, Any]]],
+) -> None:
+    specs, rows = two_of_one_name
+    for spec in specs:
+        assert [row["source"] for row in rows if row["condenser"] == spec] == [
+            "all", "books", "manuals",
+        ]  # fmt: skip
+    first, second = (
+        [
+            {name: value for name, value in row.items() if name not in {"condenser", "encode_ms"}}
+            for row in rows
+            if row["condenser"] == spec
+        ]
+        for spec in specs
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("specs", "names", "expected"),
+    [
+        (["pooled", "icae"], ["pooled-fast", "icae"], ["pooled-fast", "icae"]),
+        (["a/x", "b/x", "icae"], ["x", "x", "icae"], ["a/x", "b/x", "icae"]),
+        (["spans", "a/spans"], ["spans", "spans"], ["spans", "a/spans"]),
+        (["x", "y", "a/x"], ["y", "y", "x"], ["x", "y", "a/x"]),
+    ],
+)
+def test_names_that_collide_become_the_command_lines(
+    specs: list[str], names: list[str], expected: list[str]
+) -> None:
+    condensers: list[Any] = [SimpleNamespace(name=name) for name in names]
+    cli._name_apart(specs, condensers)
+    assert [condenser.name for condenser in condensers] == expected
+
+
+def test_a_checkpoint_that_is_called_like_a_baseline_is_refused(
+    tiny_llama: str, prose_file: Path, tmp_path: Path
+) -> None:
+    folder = pooled_checkpoint(tmp_path / "spans", tiny_llama)
+    error = fails("--condensers", folder, "--prose", prose_file, "--dtype", "float32")
+    assert "a trained condenser is called 'spans'" in error.message
+    assert error.exit_code == 2
+
+
+def test_a_published_file_is_evaluated_by_its_path(
+    prose_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "MIN_GAP", -math.inf)
+    golden = Path(__file__).resolve().parents[2] / "golden" / "icae_v2"
+    found = invoke(
+        "--condensers", golden / "icae.safetensors", "--target", golden / "base", "--prose",
+        prose_file, "--tasks", "continuation", "--limit", 2, "--dtype", "float32", "--json", "-",
+    )  # fmt: skip
+    assert found.exit_code == 0, (found.output, found.exception)
+    rows = {row["condenser"]: row for row in json.loads(found.stdout)["rows"]}
+    # 256 tokens are one span, whose 128 memory tokens are all there
+    assert rows["icae"]["n_condensed"] == rows["truncate-tail"]["n_condensed"] == 128
 
 
 def fails(*args: object) -> NeuralCondenseError:

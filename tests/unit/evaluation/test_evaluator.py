@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from neural_condense_core.condensers.base import BudgetedCondenser, Condenser, LoadOptions
+from neural_condense_core.condensers.self_information import SelfInformationCondenser
+from neural_condense_core.condensers.spans import SpansCondenser
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.evaluation.evaluator import EvaluationConfig, Evaluator
 from neural_condense_core.llm.base import Likelihood, Prompt, TokenIds
+from neural_condense_core.llm.hf import load_target
 from neural_condense_core.scoring.judge import Item
 from neural_condense_core.tokens import CondensedTokens
 
@@ -215,10 +218,43 @@ def test_each_context_is_condensed_once_besides_timing() -> None:
     contexts = [item.context_ids for item in items]
     condensed = [ids for ids, _, _ in head.calls if ids in contexts]
     assert sorted(condensed) == contexts
-    # the clock runs on documents of the same length that no method has seen
+    # the clock runs on documents of the same tokens that no method has seen
     timed = [ids for ids, _, _ in head.calls if ids not in contexts]
     assert len(timed) == len(set(timed)) == 2 * len(range(0, 20, 20 // 8))
     assert {tuple(sorted(ids)) for ids in timed} <= set(contexts)
+
+
+def test_no_method_is_timed_on_what_another_one_has_kept(tiny_llama: str) -> None:
+    target = load_target(tiny_llama, "cpu", "float32")
+    passes: list[int] = []
+
+    class Counting:
+        """The target, its passes for surprisal counted."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(target, name)
+
+        def surprisal(self, batch: Sequence[Sequence[int]]) -> Any:
+            passes.append(len(batch))
+            return target.surprisal(batch)
+
+    counting: Any = Counting()
+    rng = np.random.default_rng(0)
+    items = [
+        Item("answer", f"d{k}", "s", tuple(rng.integers(10, 200, size=12).tolist()), (20, 21), "?")
+        for k in range(10)
+    ]
+    rows = Evaluator(
+        counting,
+        [SelfInformationCondenser(counting)],
+        [SpansCondenser(counting), SelfInformationCondenser(counting)],
+        EvaluationConfig(ratios=(2.0, 3.0, 4.0)),
+        clock=lambda: float(len(passes)),  # a second a pass
+    ).run({"answer": items})
+    timed = [(row.condenser, row.ratio, row.encode_ms) for row in rows if row.ratio]
+    assert timed == [
+        (name, ratio, 1000.0) for ratio in (2.0, 3.0, 4.0) for name in ("self-information", "spans")
+    ]
 
 
 def test_query_aware_methods_condense_the_other_document_for_the_same_query() -> None:
@@ -315,3 +351,14 @@ def test_what_cannot_be_compared_is_refused() -> None:
         evaluator([stranger]).run(tasks)
     with pytest.raises(ConfigError, match="made 3 condensed tokens of 8 at ratio 4 and promised 2"):
         evaluator([Trained(lies=True)]).run(tasks)
+
+
+def test_names_that_stand_for_two_methods_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two condensers are called 'a'"):
+        evaluator([Trained("a"), Trained("b"), Trained("a")]).check()
+    for name in ("truncate-head", "spans", "sentence-retrieval", "none", "full"):
+        with pytest.raises(ConfigError, match=f"a trained condenser is called '{name}'"):
+            evaluator([Trained(name)], [Head()]).check()
+    with pytest.raises(ConfigError, match="called 'sentence-retrieval'"):
+        evaluator([Head("sentence-retrieval")], [Retrieval("sentence-retrieval")]).check()
+    evaluator([Head(), Trained()], [Head()]).check()

@@ -33,8 +33,8 @@ def losses(*nats: float, n_tokens: float = 2.0) -> Losses:
 ITEMS = [
     Item("answer", "d1", "s1", (1,), (1, 2), "?"),
     Item("answer", "d2", "s1", (2,), (1, 2), "?"),
-    Item("answer", "d1", "s2", (3,), (1, 2), "?"),
-    Item("answer", "d2", "s2", (4,), (1, 2), "?"),
+    Item("answer", "d2", "s2", (3,), (1, 2), "?"),
+    Item("answer", "d3", "s2", (4,), (1, 2), "?"),
 ]
 REFERENCE = Reference(losses(6, 6, 6, 6), losses(2, 2, 4, 6), losses(7, 7, 6, 6))
 SCORE = Score(losses(3, 4, 5, 0), losses(6, 5, 6, 0), REFERENCE)
@@ -43,7 +43,7 @@ VARIANT = Variant("pooled", 4.0, n_condensed=(10, 12, 14, 16), encode_ms=3.0)
 
 def test_row_over_all_sources() -> None:
     row = rows_of(ITEMS, SCORE, VARIANT, None, 0)[0]
-    interval = SCORE.interval_over(REFERENCE.kept, ["s1 d1", "s1 d2", "s2 d1", "s2 d2"], 0)
+    interval = SCORE.interval_over(REFERENCE.kept, ["d1", "d2", "d2", "d3"], 0)
     assert row == Row(
         condenser="pooled",
         ratio=4.0,
@@ -53,7 +53,7 @@ def test_row_over_all_sources() -> None:
         perturbation="none",
         query_aware=False,
         n=3,
-        n_documents=3,
+        n_documents=2,  # the text of item 2 is one of both sources
         dropped=1,
         n_condensed=12.0,
         recovery=(3 + 2 + 1) / (4 + 4 + 2),
@@ -74,7 +74,7 @@ def test_row_over_all_sources() -> None:
 def test_rows_of_each_source() -> None:
     rows = rows_of(ITEMS, SCORE, VARIANT, np.array([0.5, np.nan, np.nan, 1.0]), 0)
     assert [(row.source, row.n, row.dropped, row.n_documents) for row in rows] == [
-        ("all", 3, 1, 3),
+        ("all", 3, 1, 2),
         ("s1", 2, 0, 2),
         ("s2", 1, 1, 1),
     ]

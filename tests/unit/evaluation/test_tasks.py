@@ -1,4 +1,4 @@
-"""Items from parquet files: what they hold, how they are spread, which files are refused."""
+"""Evaluation items: what they hold and how they are spread."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from neural_condense_core.errors import ConfigError
-from neural_condense_core.evaluation import tasks
+from neural_condense_core.evaluation.data import Passage, Question
 from neural_condense_core.evaluation.tasks import (
-    MAX_WINDOWS_PER_TITLE,
-    Passage,
-    Question,
+    MAX_WINDOWS_PER_DOCUMENT,
     answer_items,
     build_items,
     continuation_items,
-    load_prose,
-    load_qa,
     reconstruction_items,
 )
+from neural_condense_core.scoring.recovery import derangement
 
 
 class Letters:
@@ -40,16 +37,16 @@ class Letters:
 TARGET: Any = Letters()
 
 
-def passages(n_titles: int = 6, n_chars: int = 9000) -> list[Passage]:
+def passages(n_documents: int = 6, n_chars: int = 9000) -> list[Passage]:
     return [
         Passage(source, f"{source} {k}", " ".join(f"{source}{k}-{i}" for i in range(n_chars // 7)))
         for source in ("x", "y")
-        for k in range(n_titles)
+        for k in range(n_documents)
     ]
 
 
-def question(source: str, group: str, context: str, answer: str = "gold") -> Question:
-    return Question(source, group, context, f"what about {context[:9]}?", answer)
+def question(source: str, document: str, context: str, answer: str = "gold") -> Question:
+    return Question(source, document, context, f"what about {context[:9]}?", answer)
 
 
 def text_of(passage: Passage, ids: Sequence[int]) -> bool:
@@ -59,22 +56,22 @@ def text_of(passage: Passage, ids: Sequence[int]) -> bool:
 def test_continuation_items_are_consecutive_text() -> None:
     given = passages()
     items = continuation_items(TARGET, given, 10, 0)
-    by_title = {passage.title: passage for passage in given}
+    by_document = {passage.document: passage for passage in given}
     for item in items:
         assert (len(item.context_ids), len(item.bridge_ids), len(item.target_ids)) == (256, 32, 64)
         whole = (*item.context_ids, *item.bridge_ids, *item.target_ids)
-        assert text_of(by_title[item.document], whole)
-        assert item.source == by_title[item.document].source
+        assert text_of(by_document[item.document], whole)
+        assert item.source == by_document[item.document].source
     assert Counter(item.source for item in items) == {"x": 5, "y": 5}
     assert len({item.document for item in items}) == 10
 
 
 def test_windows_start_at_a_word_and_do_not_overlap() -> None:
-    given = passages(n_titles=1, n_chars=40_000)
+    given = passages(n_documents=1, n_chars=40_000)
     items = continuation_items(TARGET, given, 99, 0)
     assert Counter(item.source for item in items) == {
-        "x": MAX_WINDOWS_PER_TITLE,
-        "y": MAX_WINDOWS_PER_TITLE,
+        "x": MAX_WINDOWS_PER_DOCUMENT,
+        "y": MAX_WINDOWS_PER_DOCUMENT,
     }
     for source in ("x", "y"):
         text = next(passage.text for passage in given if passage.source == source)
@@ -85,9 +82,9 @@ def test_windows_start_at_a_word_and_do_not_overlap() -> None:
         assert all(b - a >= 352 for a, b in pairwise(starts))
 
 
-def test_a_title_of_many_texts_counts_once() -> None:
-    given = [Passage("x", "Introduction", passage.text) for passage in passages()]
-    assert len(continuation_items(TARGET, given, 99, 0)) == MAX_WINDOWS_PER_TITLE
+def test_a_document_of_many_texts_counts_once() -> None:
+    given = [Passage("x", "one", passage.text) for passage in passages()]
+    assert len(continuation_items(TARGET, given, 99, 0)) == MAX_WINDOWS_PER_DOCUMENT
 
 
 def test_too_short_texts_give_no_window() -> None:
@@ -115,7 +112,7 @@ def test_answer_contexts_are_never_cut() -> None:
     assert {item.question for item in items} == {"what about ccccccccc?"}
 
 
-def test_answers_are_spread_over_sources_groups_and_contexts() -> None:
+def test_answers_are_spread_over_sources_documents_and_contexts() -> None:
     given = [
         question(source, f"g{g}", f"{source}{g}{c}" + "." * 100, answer=f"{q}")
         for source, groups in (("a", 1), ("b", 4))
@@ -126,69 +123,10 @@ def test_answers_are_spread_over_sources_groups_and_contexts() -> None:
     items = answer_items(TARGET, given, 8, 0)
     assert Counter(item.source for item in items) == {"a": 4, "b": 4}
     assert len({item.document for item in items if item.source == "b"}) == 4
-    # the one group of source a gives a second question on a context only after the third context
+    # the one document of source a gives a second question on a context only after the third context
     assert Counter(i.context_ids for i in items if i.source == "a").most_common(1)[0][1] == 2
     assert answer_items(TARGET, given, 8, 0) == items
     assert len(answer_items(TARGET, given, 999, 0)) == len(given)
-
-
-def test_load_qa_takes_the_first_answer_and_skips_rows_without(tmp_path: Path) -> None:
-    row = {"source": "s", "group": "g", "context": "c", "question": " q? ", "answers": [" a ", "b"]}
-    rows = [
-        row,
-        row | {"answers": []},
-        row | {"answers": None},
-        row | {"answers": [" "]},
-        row | {"context": " "},
-        row | {"group": None, "context": "d"},
-    ]
-    assert load_qa(write(tmp_path, rows)) == [
-        Question("s", "g", "c", "q?", "a"),
-        Question("s", "d", "d", "q?", "a"),
-    ]
-
-
-def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    path = folder / "file.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
-PROSE_ROW = {"source": "s", "title": "t", "text": "x"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "says"),
-    [
-        ([{"source": "s", "title": "t"}], "lacks the column 'text'; it has source, title"),
-        ([PROSE_ROW | {"text": 3}], "column 'text' must be string, it is int64"),
-        ([PROSE_ROW | {"text": ["x"]}], "column 'text' must be string"),
-        ([PROSE_ROW | {"text": " \n"}], "has no usable row"),
-    ],
-)
-def test_wrong_prose_files(tmp_path: Path, rows: list[dict[str, Any]], says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_prose(write(tmp_path, rows))
-    assert says in caught.value.message
-
-
-def test_answers_must_be_a_list(tmp_path: Path) -> None:
-    row = {"source": "s", "group": "g", "context": "c", "question": "q", "answers": "a"}
-    with pytest.raises(ConfigError, match="'answers' must be list<string>"):
-        load_qa(write(tmp_path, [row]))
-
-
-def test_not_parquet_and_missing_and_empty(tmp_path: Path) -> None:
-    path = tmp_path / "file.parquet"
-    with pytest.raises(ConfigError, match="no such file"):
-        load_prose(path)
-    path.write_text("source,title,text\n")
-    with pytest.raises(ConfigError, match="no parquet file"):
-        load_prose(path)
-    empty = pa.schema([(name, pa.string()) for name in tasks.PROSE_COLUMNS]).empty_table()
-    pq.write_table(empty, path)
-    with pytest.raises(ConfigError, match="no usable row"):
-        load_prose(path)
 
 
 def test_build_items_makes_what_the_files_allow(prose_file: Path, qa_file: Path) -> None:
@@ -225,6 +163,46 @@ def test_build_items_refuses(
 
 
 def test_one_document_is_too_little(tmp_path: Path) -> None:
-    path = write(tmp_path, [PROSE_ROW | {"text": "word " * 3000}])
+    path = tmp_path / "file.parquet"
+    row = {"source": "s", "title": "t", "text": "word " * 3000}
+    pq.write_table(pa.Table.from_pylist([row]), path)
     with pytest.raises(ConfigError, match="at least two documents"):
         build_items(TARGET, ("continuation",), path, None, limit=4, seed=0)
+
+
+def test_chapters_of_one_title_are_documents_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        {"source": "x", "title": "Introduction", "text": passage.text} for passage in passages(5)
+    ]
+    path = tmp_path / "file.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    for items in build_items(TARGET, None, path, None, limit=8, seed=0).values():
+        assert len(items) == len({item.document for item in items}) == 8
+
+
+def test_a_context_of_two_sources_is_swapped_for_neither_of_them(tmp_path: Path) -> None:
+    def row(source: str, group: str, context: str, question: str) -> dict[str, Any]:
+        context = f"{context}. " * 20
+        return {"source": source, "group": group, "context": context, "question": question,
+                "answers": ["gold"]}  # fmt: skip
+
+    rows = [
+        row("squad", "Amazon", "amazon 1", "a?"),
+        row("squad", "Amazon", "amazon 2", "b?"),
+        row("squad", "Climate", "climate", "c?"),
+        row("adversarial", "amazon 1", "amazon 1", "d?"),
+        row("adversarial", "amazon 2", "amazon 2", "e?"),
+    ]
+    path = tmp_path / "file.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    built = build_items(TARGET, None, None, path, limit=9, seed=0)
+    items = built["answer"]
+    by_question = {item.question: item.document for item in items}
+    assert len({by_question[q] for q in ("a?", "b?", "d?", "e?")}) == 1
+    assert by_question["c?"] != by_question["a?"]
+    others = derangement([i.document for i in items], [i.source for i in items], 0)
+    for item, other in zip(items, others, strict=True):
+        assert ("amazon" in TARGET.decode(item.context_ids)) != (
+            "amazon" in TARGET.decode(items[other].context_ids)
+        )
+    assert len({item.document for item in built["reconstruction"]}) == 2

@@ -4,8 +4,8 @@ import logging
 import httpx
 import orjson
 import pytest
+from fake_engine import PRIVATE, ask, error_of
 
-from neural_condense_core.condensers.echo import EchoCondenser
 from neural_condense_core.errors import (
     DeadlineError,
     NeuralCondenseError,
@@ -16,70 +16,9 @@ from neural_condense_core.errors import (
 from neural_condense_core.serving import app as app_module
 from neural_condense_core.serving.app import create_app
 from neural_condense_core.serving.engine import Readiness
-from neural_condense_core.serving.jobs import Job, Loaded
-from neural_condense_core.serving.settings import ServeSettings
-from neural_condense_core.serving.worker import Worker
+from neural_condense_core.serving.settings import OWN_PATHS, ServeSettings
 from neural_condense_core.wire.arrays import Limits
 from neural_condense_core.wire.codec import JSON_BASE64, SAFETENSORS, from_safetensors
-
-PRIVATE = "the vault opens at noon"
-LOADED = Loaded("echo", "toy", 64, (2, 4), 4.0, None, (), {})
-
-
-class FakeEngine:
-    """Answers in this process, or raises what it is told to."""
-
-    def __init__(self):
-        self.error = None
-        self.delay_s = 0.0
-        self.loaded = LOADED
-        self.readiness_now = Readiness("ready", 2, "ready", 1.0, 5.0, None)
-        self.asked = []
-        self.cancelled = 0
-
-    def readiness(self):
-        return self.readiness_now
-
-    async def condense(self, context, reply, **asked):
-        self.asked.append(asked)
-        if self.error:
-            raise self.error
-        try:
-            await asyncio.sleep(self.delay_s)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        (outcome,) = Worker(EchoCondenser("toy"), 4.0, 1000).answer([
-            Job(context, reply, asked["ratio"], asked["max_condensed_tokens"])
-        ])
-        if isinstance(outcome, NeuralCondenseError):
-            raise outcome
-        return outcome
-
-
-@pytest.fixture
-def engine():
-    return FakeEngine()
-
-
-def ask(engine, method="POST", path="/condense", *, settings=None, **kwargs):
-    application = create_app(engine, settings or ServeSettings("echo"))
-
-    async def go():
-        transport = httpx.ASGITransport(application, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request(method, path, **kwargs)
-
-    return asyncio.run(go())
-
-
-def error_of(reply):
-    assert reply.headers["content-type"] == "application/json"
-    assert set(reply.json()) == {"error"}
-    error = reply.json()["error"]
-    assert set(error) == {"code", "message", "detail"}
-    assert PRIVATE not in reply.text
-    return error
 
 
 def test_context_alone_is_valid(engine):
@@ -274,6 +213,12 @@ def test_api_path_moves_the_endpoint(engine):
     assert ask(engine, path="/v1/squeeze", settings=settings, json=body).status_code == 200
     assert ask(engine, path="/condense", settings=settings, json=body).status_code == 404
     assert ask(engine, "GET", "/info", settings=settings).json()["api_path"] == "/v1/squeeze"
+
+
+def test_every_route_but_the_condensing_one_is_an_own_path(engine):
+    application = create_app(engine, ServeSettings("echo"))
+    paths = [route.path for route in application.routes]
+    assert sorted(paths) == sorted([*OWN_PATHS, "/condense"])
 
 
 def test_health(engine):

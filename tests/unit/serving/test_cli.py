@@ -1,4 +1,6 @@
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -6,7 +8,21 @@ from typer.testing import CliRunner
 
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.serving import cli, server
-from neural_condense_core.serving.settings import ServeSettings
+from neural_condense_core.serving.app import MAX_BODIES
+from neural_condense_core.serving.devices import ACCELERATORS, MAX_BATCH_TOKENS
+from neural_condense_core.serving.engine import MIN_HANG_S
+from neural_condense_core.serving.replica import LOAD_SILENCE_S
+from neural_condense_core.serving.settings import (
+    DEFAULT_QUEUED_TOKENS,
+    DEFAULT_RATIO,
+    DTYPES,
+    LOGGING_LEVELS,
+    REPLIES,
+    ServeSettings,
+)
+from neural_condense_core.wire.messages import MAX_BODY_BYTES
+
+REFERENCE = Path(__file__).resolve().parents[3] / "docs" / "backend.md"
 
 
 @pytest.fixture
@@ -101,3 +117,61 @@ def test_a_launcher_turns_errors_into_a_message_and_exit_2(served, monkeypatch, 
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
     assert not served
+
+
+# What a default of None means, in the reference's words.
+BY_CIRCUMSTANCES = {
+    "condenser": "(launchers: their own)",
+    "checkpoint": "the condenser's own",
+    "target_model": "the checkpoint's",
+    "ratio": f"{DEFAULT_RATIO:g}, or the nearest offered",
+    "devices": cli.AUTO_DEVICES,
+    "max_batch_tokens": f"{MAX_BATCH_TOKENS['cpu']} on CPU, {MAX_BATCH_TOKENS['cuda']} on GPU",
+    "max_queued_tokens": f"{DEFAULT_QUEUED_TOKENS}, at least the longest context",
+}
+
+
+def reference_flags():
+    """Return flag -> (default, effect) as ``docs/backend.md`` has them."""
+    text = REFERENCE.read_text(encoding="utf-8").partition("## Flags")[2].partition("\n## ")[0]
+    found = {}
+    for row in re.findall(r"^\| (`--.*) \|$", text, re.MULTILINE):
+        flags, default, effect = row.split(" | ")
+        names = re.findall(r"`--(\w+)`", flags)
+        defaults = default.split(", ") if len(names) > 1 else [default]
+        found |= {name: (value, effect) for name, value in zip(names, defaults, strict=True)}
+    return found
+
+
+def test_the_reference_has_the_flags_and_defaults_of_the_code():
+    expected = {}
+    for flag, field in {flag: field for flag, _, field, _ in FLAGS}.items():
+        value = ServeSettings.__dataclass_fields__[field].default
+        number = f"{value:g}" if isinstance(value, float) else str(value)
+        expected[flag] = BY_CIRCUMSTANCES[flag] if value is None else number
+    expected["condenser"] = BY_CIRCUMSTANCES["condenser"]
+    assert {flag: default for flag, (default, _) in reference_flags().items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("flag", "choices"),
+    [
+        ("accelerator", ACCELERATORS),
+        ("dtype", DTYPES),
+        ("reply", REPLIES),
+        ("logging_level", LOGGING_LEVELS),
+    ],
+)
+def test_help_and_reference_name_every_choice(flag, choices):
+    _, effect = reference_flags()[flag]
+    assert [name for name in choices if f"`{name}`" not in effect] == []
+    found = re.split(r"[^a-z0-9]+", invoke("--help").output)
+    assert [name for name in choices if name not in found] == []
+
+
+def test_the_reference_has_the_limits_of_the_code():
+    text = REFERENCE.read_text(encoding="utf-8")
+    assert f"{MAX_BODIES} request bodies are in hand" in text
+    assert f"fewer than {MAX_BODIES}\n  bodies, of {MAX_BODY_BYTES:,} bytes at most" in text
+    assert f"at least {MIN_HANG_S:g} s" in text
+    assert f"no step of loading for {LOAD_SILENCE_S:g} s" in text

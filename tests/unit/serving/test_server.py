@@ -44,6 +44,22 @@ def test_a_taken_port_is_an_error_that_says_what_to_do():
             bind("127.0.0.1", port)
 
 
+def test_a_port_that_cannot_be_had_leaves_no_socket_open(monkeypatch):
+    opened = []
+
+    class Recorded(socket.socket):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            opened.append(self)
+
+    with bind("127.0.0.1", 0) as listener:
+        monkeypatch.setattr(socket, "socket", Recorded)
+        with pytest.raises(ConfigError):
+            bind("127.0.0.1", listener.getsockname()[1])
+    (left,) = opened
+    assert left.fileno() == -1
+
+
 def test_a_host_that_is_not_known_is_an_error(monkeypatch):
     def unknown(*args, **kwargs):
         raise socket.gaierror(-2, "Name or service not known")
