@@ -104,7 +104,7 @@ def render(readme: str) -> str:
         opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(f"{re.escape(opening)}.*?{re.escape(closing)}", re.DOTALL)
         block = f"{opening}\n{make()}\n{closing}"
-        readme, n_found = pattern.subn(lambda _, block=block: block, readme)
+        readme, n_found = pattern.subn(block.replace("\\", r"\\"), readme)
         if n_found != 1:
             raise ValueError(f"README.md must hold {opening} ... {closing} once, found {n_found}")
     return readme

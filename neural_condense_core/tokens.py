@@ -53,7 +53,13 @@ class CondensedTokens:
     checkpoint: str | None = None
 
     def __post_init__(self) -> None:
-        """Check every field; raise ValueError on the first that does not fit."""
+        """Check every field.
+
+        Raises
+        ------
+        ValueError
+            A shape, dtype or value does not fit.
+        """
         if self.embeds.ndim != 2 or 0 in self.embeds.shape:
             raise ValueError(f"embeds must be (n_condensed, hidden), got {self.embeds.shape}")
         if self.embeds.dtype not in DTYPES:

@@ -389,7 +389,7 @@ def _load_target(name: str, device: str, dtype: str) -> HFTarget:
     except (OSError, ValueError, ImportError, RuntimeError, AssertionError) as error:
         raise TargetModelError(
             f"cannot load target model {name!r} on {device}: {type(error).__name__}: {error}; "
-            f"give the embedded model {embedded.NAME!r}, a folder with safetensors weights, or a Hugging "
-            "Face name that this machine can reach"
+            f"give the embedded model {embedded.NAME!r}, a folder with safetensors weights, or a "
+            "Hugging Face name that this machine can reach"
         ) from error
     return HFTarget(model, tokenizer, name)

@@ -19,7 +19,7 @@ def test_a_name_and_a_target_give_the_class() -> None:
 
 
 def test_a_typo_is_answered_with_the_nearest_name() -> None:
-    with pytest.raises(UnknownNameError, match="unknown thing 'orderd'. Did you mean 'ordered'"):
+    with pytest.raises(UnknownNameError, match=r"unknown thing 'orderd'\. Did you mean 'ordered'"):
         REGISTRY.get("orderd")
     assert suggest("zzz", ["ordered"]) == ""
 
