@@ -253,12 +253,20 @@ def _progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
+    console = messages()
+    if not console.is_terminal:  # a bar would show nothing until the end
+
+        def line(label: str, done: int, total: int) -> None:
+            console.print(f"{done} of {total}: {label}", soft_wrap=True)
+
+        yield line
+        return
     bar = Bar(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
-        console=messages(),
+        console=console,
         transient=True,
     )
     with bar:

@@ -25,6 +25,7 @@ from neural_condense_core.errors import ConfigError
 
 LOSS_MEMORY = 0.95
 """Share of the old value in the running mean of the loss that is shown."""
+PLAIN_PROGRESS_S = 30.0
 
 
 def train(
@@ -124,13 +125,16 @@ class _Display:
 
     def __init__(self, name: str, steps: int, first: int) -> None:
         self.loss: dict[str, float] = {}
+        self._steps = steps
+        self._console = messages()
+        self._printed = time.monotonic()
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}"),
             TimeRemainingColumn(),
-            console=messages(),
+            console=self._console,
         )
         self._task = self._progress.add_task(name, total=steps, completed=first, loss="")
 
@@ -147,3 +151,7 @@ class _Display:
         self.loss[step.objective] = LOSS_MEMORY * before + (1 - LOSS_MEMORY) * step.ce
         shown = "  ".join(f"{name} {loss:.3f}" for name, loss in sorted(self.loss.items()))
         self._progress.update(self._task, completed=step.step, loss=shown)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._printed > PLAIN_PROGRESS_S:
+            self._printed = now  # a bar would show nothing until the end
+            self._console.print(f"step {step.step} of {self._steps}  {shown}", soft_wrap=True)
