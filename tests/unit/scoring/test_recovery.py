@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -69,6 +69,7 @@ def test_ratios_are_of_sums_not_means_of_ratios() -> None:
     assert found == pytest.approx(10 / 10.1)
 
 
+@settings(deadline=None)
 @given(LOSSES, st.data())
 def test_ends_of_the_scale(full_own, data) -> None:
     gaps = data.draw(
@@ -82,6 +83,7 @@ def test_ends_of_the_scale(full_own, data) -> None:
     assert recovery(full_other, full_own, full_other, n_target=ones) == 0.0
 
 
+@settings(deadline=None)
 @given(LOSSES, st.data())
 def test_never_infinite_nor_nan(top, data) -> None:
     bottom = data.draw(hnp.arrays(np.float64, top.shape, elements=st.floats(-1e300, 0.0)))
@@ -179,6 +181,7 @@ def test_bootstrap_says_none_where_there_is_no_interval(top, bottom, names) -> N
 ITEMS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("12345")), max_size=40)
 
 
+@settings(deadline=None)
 @given(ITEMS, st.integers(0, 99))
 def test_derangement_swaps_documents_within_sources(items, seed) -> None:
     assume(len({document for _, document in items}) > 1)
@@ -191,6 +194,7 @@ def test_derangement_swaps_documents_within_sources(items, seed) -> None:
         assert alone or sources[j] == sources[i]
 
 
+@settings(deadline=None)
 @given(ITEMS, st.integers(0, 99))
 def test_derangement_uses_no_item_twice_where_it_need_not(items, seed) -> None:
     items = [item for item in items if item[0] == "a"]
