@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-# Where torch comes from; set it to https://download.pytorch.org/whl/cpu on a machine whose default
+# Where torch comes from; set it to the index of PyTorch's CPU builds on a machine whose default
 # index would bring the CUDA build and that has no GPU.
 TORCH_INDEX ?=
 
