@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, softplus
 
+from neural_condense_core.evaluation.tasks import BRIDGE_TOKENS, TARGET_TOKENS
 from neural_condense_core.llm.base import Prompt, Segment, token_ids
 from neural_condense_core.llm.hf import HFTarget
 from neural_condense_core.llm.prefix import HFPrefix, expand_cache
@@ -37,8 +38,6 @@ from neural_condense_core.llm.prompt import (
 )
 from neural_condense_core.training.data import Prose, Questions
 
-BRIDGE_TOKENS = 32
-TARGET_TOKENS = 64
 CUE_TOKENS = 16
 FROM_START_SHARE = 0.3
 """Share of reconstructions that begin at the context's start, without a cue."""

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from neural_condense_core.evaluation.tasks import BRIDGE_TOKENS, TARGET_TOKENS
 from neural_condense_core.llm.base import TokenIds
 from neural_condense_core.llm.hf import HFTarget, load_target
 from neural_condense_core.llm.prompt import answer_prompt, continuation_prompt
 from neural_condense_core.training.data import Prose, Questions
 from neural_condense_core.training.objectives import (
     ANSWER_ROWS,
-    BRIDGE_TOKENS,
     IGNORED,
-    TARGET_TOKENS,
     BatchMaker,
     Reader,
     batch_loss,
