@@ -1,0 +1,1 @@
+"""The blockchain behind a small port: who is registered where, and what weight each one has."""
