@@ -35,6 +35,9 @@ TARGET_MODEL = "Condense-AI/Mistral-7B-Instruct-v0.2"
 EMBEDDED_TARGET_MODEL = "smollm2-135m-instruct"
 """Model of every tier on the ``dev`` network; it needs no download beyond one package."""
 
+HIDDEN_SIZES: Mapping[str, int] = MappingProxyType({TARGET_MODEL: 4096, EMBEDDED_TARGET_MODEL: 576})
+"""Width of the target models that the tiers name, so that nodes know it without loading them."""
+
 DEV_NETWORK = "dev"
 
 MAX_TIMEOUT_S = 3600.0

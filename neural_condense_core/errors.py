@@ -11,8 +11,14 @@ Each class carries a ``code`` (machine-readable, stable), an HTTP ``status`` and
     │   └── UnknownNameError        no such condenser, tier, ... (did you mean?)      exit 2
     ├── DivergedError               a training run's loss is no longer finite        exit 1
     ├── TargetModelError            the target model cannot be loaded or fetched      exit 3
+    ├── FetchError                  what was to be pulled cannot be had as stated     exit 3
     ├── RequestError                the request is at fault                           422
     │   ├── MalformedJsonError      the body is not JSON                              400
+    │   ├── SignatureError          unsigned, badly signed, stale or replayed         401
+    │   ├── ForbiddenError          signed, but not by a key that may ask             403
+    │   ├── UnauthorizedError       no API key or token, or one not known here        401
+    │   ├── UnknownTierError        a tier that is not configured here                404
+    │   ├── UnknownMinerError       no miner has that uid, or not in that tier        404
     │   ├── UnknownModelError       another target model than the one served          404
     │   ├── NotAcceptableError      no offered format fits Accept                     406
     │   ├── PayloadTooLargeError    the body exceeds the byte cap                     413
@@ -22,10 +28,14 @@ Each class carries a ``code`` (machine-readable, stable), an HTTP ``status`` and
     ├── UnavailableError            loading, draining or no worker left               503
     ├── DeadlineError               the deadline passed                               504
     ├── BackendError                a backend answered wrongly or not at all          502, exit 3
+    ├── ChainError                  the chain is at fault or refused                  exit 3
+    │   └── ChainUnavailable        it cannot be reached or read in time; retry later exit 3
     └── CodecError                  bytes from outside that are not what they claim   422
 """
 
 from __future__ import annotations
+
+import traceback
 
 
 class NeuralCondenseError(Exception):
@@ -83,6 +93,13 @@ class TargetModelError(NeuralCondenseError):
     exit_code = 3
 
 
+class FetchError(NeuralCondenseError):
+    """What was to be pulled cannot be reached, or is not what its source stated."""
+
+    code = "fetch"
+    exit_code = 3
+
+
 class RequestError(NeuralCondenseError):
     """The request is at fault: a field is missing, of the wrong type or out of range."""
 
@@ -96,6 +113,41 @@ class MalformedJsonError(RequestError):
 
     code = "not_json"
     status = 400
+
+
+class SignatureError(RequestError):
+    """The request carries no valid signature: missing, wrong, stale, replayed or for another."""
+
+    code = "signature"
+    status = 401
+
+
+class ForbiddenError(RequestError):
+    """The signature is valid, its key may not ask: unregistered, no permit or too little stake."""
+
+    code = "forbidden"
+    status = 403
+
+
+class UnauthorizedError(RequestError):
+    """No API key or token was given, or one that is not known here."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class UnknownTierError(RequestError):
+    """A tier was asked for that is not configured here."""
+
+    code = "unknown_tier"
+    status = 404
+
+
+class UnknownMinerError(RequestError):
+    """No miner has the uid that was asked for, or it serves another tier."""
+
+    code = "unknown_miner"
+    status = 404
 
 
 class UnknownModelError(RequestError):
@@ -179,9 +231,28 @@ class BackendError(NeuralCondenseError):
     exit_code = 3
 
 
+class ChainError(NeuralCondenseError):
+    """The chain refused, or what it says cannot be used."""
+
+    code = "chain"
+    exit_code = 3
+
+
+class ChainUnavailable(ChainError):
+    """The chain cannot be reached, or did not answer in time; the same call may succeed later."""
+
+    code = "chain_unavailable"
+
+
 class CodecError(NeuralCondenseError):
     """Bytes from outside are not what they claim to be."""
 
     code = "malformed"
     status = 422
     exit_code = 2
+
+
+def type_and_frames(error: BaseException) -> str:
+    """Return what may be logged of an exception whose message may quote a context."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__} (its message is withheld)\n{frames}"

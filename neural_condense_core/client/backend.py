@@ -63,6 +63,7 @@ class Settings(TypedDict, total=False):
     limits : what is accepted as an answer
     count_tokens : counts a context's tokens; needed for backends that answer with bare lists, and
         its count wins over the backend's
+    estimate_tokens : counts them roughly, only where the backend does not say
     clock : monotonic seconds
     sleep : waits, seconds
     transport : replaces the network
@@ -74,6 +75,7 @@ class Settings(TypedDict, total=False):
     dtype: str | None
     limits: Limits
     count_tokens: Callable[[str], int] | None
+    estimate_tokens: Callable[[str], int] | None
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     transport: httpx.AsyncBaseTransport | None
@@ -96,6 +98,7 @@ class AsyncBackendClient:
         self._dtype = settings.get("dtype")
         self._limits = settings.get("limits", DEFAULT_LIMITS)
         self._count_tokens = settings.get("count_tokens")
+        self._estimate_tokens = settings.get("estimate_tokens")
         self._clock = settings.get("clock", time.monotonic)
         self.sleep = settings.get("sleep", asyncio.sleep)
         self._http = httpx.AsyncClient(
@@ -140,6 +143,7 @@ class AsyncBackendClient:
             self._dtype,
             self._limits,
             self._count_tokens,
+            self._estimate_tokens,
         )
         budget = self.budget(self.timeout_s, self._max_retries)
         while True:

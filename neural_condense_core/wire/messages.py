@@ -15,7 +15,7 @@ Design decisions
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import (
@@ -36,6 +36,9 @@ from neural_condense_core.errors import (
 
 MAX_BODY_BYTES = 4_000_000
 MAX_NAME_CHARS = 256
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Message(BaseModel):
@@ -70,6 +73,33 @@ class CondenseRequest(_Message):
         if not context.strip():
             raise ValueError("must not be only whitespace")
         return context
+
+
+class MinerRequest(_Message):
+    """Body of a validator's signed ``POST /v1/condense`` to a miner."""
+
+    tier: str = Field(min_length=1, max_length=64, description="the tier the request counts for")
+    target_model: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
+    context: str = Field(min_length=1, description="the text to condense; not only whitespace")
+
+    @field_validator("context")
+    @classmethod
+    def _not_blank(cls, context: str) -> str:
+        if not context.strip():
+            raise ValueError("must not be only whitespace")
+        return context
+
+
+class MinerMetadata(_Message):
+    """Body of a miner's ``GET /v1/metadata``."""
+
+    version: str
+    hotkey: str = Field(description="ss58 address")
+    tier: str
+    target_model: str
+    hidden_size: int | None = Field(default=None, description="null until the backend has said it")
+    max_condensed_tokens: int
+    max_context_chars: int
 
 
 class CondenseReply(_Message):
@@ -161,10 +191,16 @@ class Info(_Message):
 
 
 def parse_request(body: bytes, *, max_body_bytes: int = MAX_BODY_BYTES) -> CondenseRequest:
-    """Read the body of ``POST /condense``.
+    """Read the body of ``POST /condense``; parameters and errors as ``parse_body``."""
+    return parse_body(CondenseRequest, body, max_body_bytes=max_body_bytes)
+
+
+def parse_body(kind: type[M], body: bytes, *, max_body_bytes: int = MAX_BODY_BYTES) -> M:
+    """Read the JSON body of a request.
 
     Parameters
     ----------
+    kind : the message it must be
     body : as it came
     max_body_bytes : the cap, bytes
 
@@ -187,7 +223,7 @@ def parse_request(body: bytes, *, max_body_bytes: int = MAX_BODY_BYTES) -> Conde
     if not isinstance(parsed, dict):
         raise RequestError('the body is not a JSON object; send {"context": "..."}')
     try:
-        return CondenseRequest.model_validate(parsed)
+        return kind.model_validate(parsed)
     except ValidationError as error:
         faults = _faults(error)
     listed = "; ".join(f"{field}: {fault}" for field, fault in faults.items())

@@ -1,0 +1,344 @@
+"""Clients of a validator's organic API: ``OrganicClient`` and ``AsyncOrganicClient``.
+
+Where they sit: an application condenses its users' texts by the subnet's best miners through
+these; a miner asks why it has its score.
+
+Design decisions
+
+* An API key, or a hotkey that signs. A signed request names the validator's hotkey, so that no
+  other can use it.
+* One call, one deadline, told to the validator too, so that both give up together.
+* The validator already tries several miners: only 429 and 503 are asked again, as it says when.
+* What comes is ``CondensedTokens``, as from a backend: it can be spliced in or sent to an engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+
+import httpx
+import orjson
+
+from neural_condense_core.client.exchange import (
+    DEFAULT_LIMITS,
+    MAX_CONTROL_BYTES,
+    Answer,
+    Body,
+    Budget,
+    error_from,
+)
+from neural_condense_core.client.loop_thread import LoopThread
+from neural_condense_core.errors import BackendError, CodecError, ConfigError, RetryableError
+from neural_condense_core.tokens import CondensedTokens
+from neural_condense_core.wire.arrays import Limits
+from neural_condense_core.wire.codec import decode
+from neural_condense_core.wire.organic import (
+    CONDENSE_PATH,
+    EXPLAIN_PATH,
+    HOTKEY_HEADER,
+    TIER_HEADER,
+    TIERS_PATH,
+    TIMEOUT_HEADER,
+    UID_HEADER,
+    Explanation,
+    TierList,
+)
+from neural_condense_core.wire.scoring import parse_message
+from neural_condense_core.wire.signing import sign_request
+
+if TYPE_CHECKING:
+    from neural_condense_core.wire.signing import Key
+
+DEFAULT_TIMEOUT_S = 60.0
+MAX_RETRIES = 3
+MAX_ANSWER_BYTES = 16_000_000
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signs, and for whom.
+
+    Parameters
+    ----------
+    key : a wallet or a key pair
+    validator : hotkey of the validator
+    """
+
+    key: Key
+    validator: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a user gets.
+
+    Parameters
+    ----------
+    tokens : the condensed tokens
+    uid, hotkey : of the miner that made them
+    tier : that served
+    """
+
+    tokens: CondensedTokens
+    uid: int
+    hotkey: str
+    tier: str
+
+
+class Settings(TypedDict, total=False):
+    """Keyword arguments that both clients take.
+
+    Parameters
+    ----------
+    api_key : of ``condense keys add``
+    signer : signs instead of an API key
+    timeout_s : deadline of a call, 60
+    max_retries : how often 429 or 503 is asked again, 3
+    limits : what is accepted as an answer
+    clock, sleep : monotonic seconds; waits
+    transport : replaces the network
+    """
+
+    api_key: str | None
+    signer: Signer | None
+    timeout_s: float
+    max_retries: int
+    limits: Limits
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    transport: httpx.AsyncBaseTransport | None
+
+
+class AsyncOrganicClient:
+    """Async client; an async context manager, usable by several tasks of one loop.
+
+    Parameters
+    ----------
+    url : of the validator's API, ``"https://validator.example:9000"``
+    **settings : see ``Settings``
+
+    Raises
+    ------
+    ConfigError
+        ``url`` is no URL.
+    """
+
+    def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"{url!r} is no URL: {error}") from None
+        if parsed.scheme not in {"http", "https"} or not parsed.host:
+            raise ConfigError(f"{url!r} is no URL of a validator; write http://host:port")
+        self.url = url.rstrip("/")
+        self.timeout_s = settings.get("timeout_s", DEFAULT_TIMEOUT_S)
+        self._base_path = parsed.raw_path.decode("ascii").partition("?")[0].rstrip("/")
+        self._api_key = settings.get("api_key")
+        self._signer = settings.get("signer")
+        self._max_retries = settings.get("max_retries", MAX_RETRIES)
+        self._limits = settings.get("limits", DEFAULT_LIMITS)
+        self._clock = settings.get("clock", time.monotonic)
+        self._sleep = settings.get("sleep", asyncio.sleep)
+        self._http = httpx.AsyncClient(
+            transport=settings.get("transport"), headers={"Accept-Encoding": "identity"}
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def condense(
+        self,
+        context: str,
+        *,
+        tier: str | None = None,
+        target_model: str | None = None,
+        uid: int | None = None,
+    ) -> CondensedTokens:
+        """Condense a text; errors as of ``serve``.
+
+        Parameters
+        ----------
+        context : the text
+        tier : by name; None = the first that is served
+        target_model : the model that will read them; the tier's, if given
+        uid : only this miner; None = the best
+        """
+        served = await self.serve(context, tier=tier, target_model=target_model, uid=uid)
+        return served.tokens
+
+    async def serve(
+        self,
+        context: str,
+        *,
+        tier: str | None = None,
+        target_model: str | None = None,
+        uid: int | None = None,
+    ) -> Served:
+        """Condense a text and say who did it.
+
+        Besides what is listed, what the validator refuses comes as the error that its status stands
+        for, with its message; ``detail["status"]`` holds the status.
+
+        Parameters
+        ----------
+        context, tier, target_model, uid : as in ``condense``
+
+        Raises
+        ------
+        BackendError
+            The validator answered with something that cannot be used.
+        """
+        wanted = {"context": context, "tier": tier, "target_model": target_model, "uid": uid}
+        body = orjson.dumps({key: value for key, value in wanted.items() if value is not None})
+        answer = await self._call("POST", CONDENSE_PATH, body, self._limits.max_bytes)
+        try:
+            tokens = decode(
+                answer.body,
+                answer.headers.get("content-type", ""),
+                self._limits,
+                target_model=target_model,
+            )
+            return Served(
+                tokens,
+                int(answer.headers[UID_HEADER]),
+                answer.headers[HOTKEY_HEADER],
+                answer.headers[TIER_HEADER],
+            )
+        except CodecError as error:
+            message = f"{self.url} answered with tokens that cannot be used: {error.message}"
+            raise BackendError(message, error.detail) from error
+        except (KeyError, ValueError):
+            raise BackendError(f"{self.url} does not say which miner answered") from None
+
+    async def explain(self) -> Explanation:
+        """Return why the signing miner has its score.
+
+        Raises
+        ------
+        ConfigError
+            There is no signer: a key says nothing about who asks.
+        """
+        if self._signer is None:
+            raise ConfigError("only a signed request is told about its miner; give a signer")
+        answer = await self._call("GET", EXPLAIN_PATH, b"", MAX_ANSWER_BYTES)
+        return parse_message(Explanation, answer.body)
+
+    async def tiers(self) -> TierList:
+        """Return what is served, and within which limits."""
+        answer = await self._call("GET", TIERS_PATH, b"", MAX_CONTROL_BYTES)
+        return parse_message(TierList, answer.body)
+
+    async def _call(self, method: str, path: str, body: bytes, cap: int) -> Answer:
+        budget = Budget(self.timeout_s, self._max_retries, self._clock)
+        while True:
+            answer = await self._ask(method, path, body, cap, budget)
+            if answer.status == 200:
+                return answer
+            error = error_from(answer, self.url)
+            if not isinstance(error, RetryableError):
+                raise error
+            await self._sleep(budget.wait_before_retry(error))
+
+    async def _ask(self, method: str, path: str, body: bytes, cap: int, budget: Budget) -> Answer:
+        left_s = budget.remaining_s()
+        request = self._http.build_request(
+            method,
+            self.url + path,
+            content=body,
+            headers=self._headers(method, path, body, left_s),
+            timeout=httpx.Timeout(left_s),
+        )
+        try:
+            async with asyncio.timeout(left_s):
+                response = await self._http.send(request, stream=True)
+                try:
+                    limit = cap if response.status_code == 200 else MAX_CONTROL_BYTES
+                    found = Body(self.url, response.headers, limit)
+                    async for part in response.aiter_bytes():
+                        found.add(part)
+                finally:
+                    await response.aclose()
+        except (httpx.TimeoutException, TimeoutError) as error:
+            raise budget.deadline_error() from error
+        except httpx.HTTPError as error:
+            raise BackendError(
+                f"{self.url} could not be reached ({type(error).__name__})",
+                {"reason": "unreachable"},
+            ) from error
+        return Answer(response.status_code, response.headers, found.bytes())
+
+    def _headers(self, method: str, path: str, body: bytes, left_s: float) -> dict[str, str]:
+        headers = {"Accept": "application/vnd.safetensors, application/json; q=0.5"}
+        if method == "POST":
+            headers |= {
+                "Content-Type": "application/json",
+                # Less than is left here, so that its refusal arrives before this call gives up.
+                TIMEOUT_HEADER: f"{max(0.9 * left_s, 0.001):.3f}",
+            }
+        if self._signer is not None:
+            headers |= sign_request(
+                self._signer.key,
+                method=method,
+                target=self._base_path + path,
+                body=body,
+                receiver=self._signer.validator,
+            )
+        elif self._api_key is not None:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        return headers
+
+
+class OrganicClient:
+    """Sync client; a context manager, usable by several threads.
+
+    Parameters
+    ----------
+    url : of the validator's API; ``ConfigError`` if it is no URL
+    **settings : see ``Settings``
+    """
+
+    def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
+        self._client = AsyncOrganicClient(url, **settings)
+        self._loop = LoopThread()
+
+    @property
+    def url(self) -> str:
+        """Where the validator is."""
+        return self._client.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; calls of other threads end."""
+        self._loop.close(self._client.close())
+
+    def condense(self, context: str, **wanted: Any) -> CondensedTokens:
+        """Condense a text; parameters and errors as ``AsyncOrganicClient.condense``."""
+        return self._loop.run(self._client.condense(context, **wanted))
+
+    def serve(self, context: str, **wanted: Any) -> Served:
+        """Condense a text and say who did it; as ``AsyncOrganicClient.serve``."""
+        return self._loop.run(self._client.serve(context, **wanted))
+
+    def explain(self) -> Explanation:
+        """Return why the signing miner has its score."""
+        return self._loop.run(self._client.explain())
+
+    def tiers(self) -> TierList:
+        """Return what is served, and within which limits."""
+        return self._loop.run(self._client.tiers())

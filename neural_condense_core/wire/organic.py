@@ -1,0 +1,81 @@
+"""The messages of a validator's organic API.
+
+Where it sits: ``validator/gate.py`` reads and answers with these, ``client/organic.py`` the other
+way round. The matrix itself goes through ``wire/codec.py``, in the format that ``Accept`` names.
+
+Design decisions
+
+* A tier's ``target_model`` may be named to be sure of it, and need not be: the tier decides.
+* What a miner is told about itself is the same document that ``condense explain`` prints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+CONDENSE_PATH = "/v1/condense"
+EXPLAIN_PATH = "/v1/explain"
+TIERS_PATH = "/v1/tiers"
+UID_HEADER = "x-condense-miner-uid"
+HOTKEY_HEADER = "x-condense-miner-hotkey"
+TIER_HEADER = "x-condense-tier"
+TIMEOUT_HEADER = "x-request-timeout"
+QUOTA_HEADER = "x-condense-quota-left"
+REQUEST_ID_HEADER = "x-request-id"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class OrganicBody(_Message):
+    """Body of ``POST /v1/condense``; ``{"context": "..."}`` alone is valid."""
+
+    context: str = Field(min_length=1, description="the text to condense; not only whitespace")
+    tier: str | None = Field(
+        default=None, min_length=1, max_length=64, description="absent = the first that is served"
+    )
+    target_model: str | None = Field(
+        default=None, min_length=1, max_length=256, description="must be the tier's, if given"
+    )
+    uid: int | None = Field(default=None, description="only this miner; absent = the best")
+
+    @field_validator("context")
+    @classmethod
+    def _not_blank(cls, context: str) -> str:
+        if not context.strip():
+            raise ValueError("must not be only whitespace")
+        return context
+
+
+class TierInfo(_Message):
+    """One tier as a user sees it."""
+
+    name: str
+    target_model: str
+    max_context_chars: int
+    max_condensed_tokens: int
+    timeout_s: float
+    n_miners: int = Field(ge=0)
+
+
+class TierList(_Message):
+    """Body of ``GET /v1/tiers``."""
+
+    tiers: tuple[TierInfo, ...]
+
+
+class Explanation(_Message):
+    """Why a miner has the score that it has; body of ``GET /v1/explain``."""
+
+    hotkey: str
+    uid: int | None
+    why: tuple[str, ...] = Field(description="in sentences, the newest round first")
+    ratings: dict[str, float] = Field(description="tier -> rating")
+    weight: dict[str, Any] | None = Field(description="in the last submission of weights")
+    rounds: tuple[dict[str, Any], ...] = Field(description="newest first, all parts")
+    organic: dict[str, int] = Field(description="code -> how many of the last users' requests")
