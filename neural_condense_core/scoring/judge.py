@@ -88,7 +88,8 @@ class Item:
     context_ids : (n_context,) token ids of the context
     target_ids : (n_target,) token ids that the reply should have
     question : for ``answer``
-    bridge_ids : for ``continuation``; text between context and target that every variant sees
+    bridge_ids : text before the target with which the reply already begins, seen by every variant;
+        of a ``continuation``, what stands between context and target
     """
 
     task: Task
@@ -103,10 +104,10 @@ class Item:
 def prompt_for(target: TargetLLM, item: Item, context: Segment | None) -> Prompt:
     """Return the prompt of an item around a context in any form; None = no context."""
     if item.task == "answer":
-        return answer_prompt(target, context, item.question)
+        return answer_prompt(target, context, item.question, item.bridge_ids)
     if item.task == "continuation":
         return continuation_prompt(target, context, item.bridge_ids)
-    return reconstruction_prompt(target, context)
+    return reconstruction_prompt(target, context, item.bridge_ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,18 +134,26 @@ class Losses:
         return ratio_of_sums(self.n_correct[mask], self.n_tokens[mask])
 
 
-def measure(target: TargetLLM, items: Sequence[Item], contexts: Sequence[Segment | None]) -> Losses:
+def measure(
+    target: TargetLLM,
+    items: Sequence[Item],
+    contexts: Sequence[Segment | None],
+    *,
+    min_shared_rows: int = MIN_SHARED_ROWS,
+) -> Losses:
     """Score each item's target behind its prompt with the given context.
 
     Parameters
     ----------
     contexts : one an item: full text, condensed tokens, or None for no context
+    min_shared_rows : rows saved from which on a context gets a batch of its own; 0 = always, so
+        that no context is ever in a batch with another
     """
     prompts = [
         prompt_for(target, item, context) for item, context in zip(items, contexts, strict=True)
     ]
     found: dict[int, Likelihood] = {}
-    for shared, members in _shared_beginnings(prompts):
+    for shared, members in _shared_beginnings(prompts, min_shared_rows):
         likelihoods = target.loglikelihood(
             [prompts[i][len(shared) :] for i in members],
             [items[i].target_ids for i in members],
@@ -159,10 +168,12 @@ def measure(target: TargetLLM, items: Sequence[Item], contexts: Sequence[Segment
     )
 
 
-def _shared_beginnings(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, list[int]]]:
+def _shared_beginnings(
+    prompts: Sequence[Prompt], min_shared_rows: int
+) -> Iterator[tuple[Prompt, list[int]]]:
     """Yield what prompts have in common in front, to be computed once, and which prompts.
 
-    Prompts about one context, condensed or not, share all of it if that saves ``MIN_SHARED_ROWS``;
+    Prompts about one context, condensed or not, share all of it if that saves enough rows;
     of the rest the common head of the chat is cut off.
     """
     by_beginning: dict[tuple[object, ...], list[int]] = {}
@@ -177,7 +188,7 @@ def _shared_beginnings(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, list
     by_head: dict[Segment, list[int]] = {}
     for members in by_beginning.values():
         beginning = prompts[members[0]][:-1]
-        if (len(members) - 1) * prompt_length(beginning) >= MIN_SHARED_ROWS:
+        if (len(members) - 1) * prompt_length(beginning) >= min_shared_rows:
             yield beginning, members
         else:
             by_head.setdefault(beginning[0], []).extend(members)
@@ -293,6 +304,7 @@ def judge(
     reference: Reference,
     *,
     explicit_positions: bool = False,
+    min_shared_rows: int = MIN_SHARED_ROWS,
 ) -> Score:
     """Score a condenser's tokens.
 
@@ -305,6 +317,7 @@ def judge(
         full text stands in ``reference``
     reference : of the same items
     explicit_positions : place the tokens where their text stood, if they say where
+    min_shared_rows : as for ``measure``
 
     Raises
     ------
@@ -318,7 +331,7 @@ def judge(
     segments = [
         as_segment(tokens, explicit_positions=explicit_positions) for tokens in (*own, *other)
     ]
-    both = measure(target, [*items, *items], segments)
+    both = measure(target, [*items, *items], segments, min_shared_rows=min_shared_rows)
     n = len(items)
     halves = [
         Losses(both.nats[part], both.n_tokens[part], both.n_correct[part])

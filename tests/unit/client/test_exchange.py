@@ -106,6 +106,16 @@ def test_answers_that_say_less_need_the_header_or_a_counter(format_: Format) -> 
     assert caught.value.detail["reason"] == "metadata"
 
 
+def test_an_estimate_stands_in_where_the_backend_does_not_say() -> None:
+    guess = {"target_model": "m", "estimate_tokens": lambda text: 77}
+    bare = answer_in(JSON_LIST, with_headers=False)
+    assert Question("x", **guess).read(bare, URL).n_context_tokens == 77
+    for says in (answer_in(JSON_LIST), answer_in(JSON, with_headers=False)):
+        assert Question("x", **guess).read(says, URL).n_context_tokens == 8
+    counted = Question("four", **guess, count_tokens=len).read(bare, URL)
+    assert counted.n_context_tokens == 4
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "reason"),
     [
