@@ -13,6 +13,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from neural_condense_core.condensers.echo import EchoCondenser
+from neural_condense_core.condensers.options import HurriedCondenser
 from neural_condense_core.errors import TargetModelError
 
 
@@ -125,3 +126,11 @@ class Liar(EchoCondenser):
 
     def condense(self, contexts, ratio, *, queries=None):
         return EchoCondenser().condense(contexts, ratio)
+
+
+class Hurried(EchoCondenser, HurriedCondenser):
+    """Echo that records how many seconds it is given."""
+
+    def condense_within(self, contexts, ratio, remaining_s):
+        record(batch=[bytes(ids).decode() for ids in contexts], remaining_s=remaining_s)
+        return self.condense(contexts, ratio)

@@ -71,6 +71,16 @@ def test_batches_form_while_the_worker_works(batches):
     asyncio.run(go())
 
 
+def test_a_condenser_that_can_be_hurried_is_told_how_long_it_has(batches):
+    async def go():
+        async with running([spec("backend_condensers:Hurried")]) as engine:
+            assert text_of(await condense(engine, "no hurry", timeout_s=25.0)) == "no hurry"
+            (entry,) = batches()
+            assert 20.0 < entry["remaining_s"] <= 25.0
+
+    asyncio.run(go())
+
+
 def test_the_front_tokenizes_where_it_can():
     async def go():
         async with running([spec("backend_condensers:Words")]) as engine:

@@ -142,3 +142,29 @@ def test_ask_gives_query_aware_methods_the_question(story, tiny_llama):
          "--max_new_tokens", "2"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (["--refine_steps", "1"], "stride+refine=1"),
+        (["--refine_ms", "50"], "stride+refine=50ms"),
+    ],
+)
+def test_refinement_is_asked_for_by_flag(story, tmp_path, tiny_llama, flags, name):
+    common = [story, "--condenser", "stride", "--target", tiny_llama, "--json", "-", *flags]
+    result = RUNNER.invoke(app, ["text", *common, "-o", str(tmp_path / "out.safetensors")])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["condenser"] == name
+    asked = RUNNER.invoke(app, ["ask", common[0], "Who slept?", *common[1:]])
+    assert asked.exit_code == 0, asked.output
+    assert [each["name"] for each in json.loads(asked.stdout)["answers"]] == [name]
+
+
+def test_refinement_by_two_measures_is_refused(story, tmp_path):
+    result = RUNNER.invoke(
+        app,
+        ["text", story, "-o", str(tmp_path / "out"), "--refine_steps", "1", "--refine_ms", "9"],
+    )
+    assert result.exit_code == 2
+    assert "not both" in " ".join(result.output.split())

@@ -1,0 +1,68 @@
+"""Why this score, in words that name the cause."""
+
+import pytest
+from subnet_fakes import FAST, TIER
+
+from neural_condense_core.records import Records, ReplyRow, ScoreRow
+from neural_condense_core.validator.explaining import explain, sentence_of
+
+NOW = 1_000_000.0
+TIERS = {TIER.name: TIER, FAST.name: FAST}
+
+
+def score(value=0.3, c=0.4, r=0.5, baseline=0.25, tier=FAST.name, rating=0.35, made=7):
+    return ScoreRow(made, "hk", 3, tier, c, r, "truncate-head", baseline, value, rating)
+
+
+def reply(code="ok", elapsed_s=0.5, challenge="0", made=7):
+    return ReplyRow(made, "hk", 3, challenge, "synthetic", "ok", code, elapsed_s, 9)
+
+
+def test_a_good_round_names_c_the_baseline_and_what_time_cost():
+    said = sentence_of(score(), [reply(), reply()], TIERS)
+    assert "S = 0.300, rating 0.350" in said
+    assert "2 of 2 replies" in said
+    assert "C = 0.400 (best training-free method at equal length: truncate-head, 0.250)" in said
+    assert "mean time 0.50 of 1 s, a factor of 0.80" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "replies", "said"),
+    [
+        (score(c=None), [reply(), reply("timeout")], "needs two good replies"),
+        (score(c=None), [reply(), reply()], "could not be measured"),
+        (score(r=-0.2), [reply(), reply()], "below 0 they mislead, so S = 0"),
+        (score(0.0, None), [reply("timeout")] * 3, "3 x timeout (no answer within the tier's"),
+        (score(0.0, None), [reply("strange")], "1 x strange, which scores 0"),
+        (score(tier=TIER.name), [reply(), reply()], "mean time 0.50 s"),
+    ],
+)
+def test_each_cause_has_its_words(row, replies, said):
+    assert said in sentence_of(row, replies, TIERS)
+
+
+def test_an_explanation_holds_everything(tmp_path):
+    with Records(tmp_path / "log.sqlite") as records:
+        for value in (0.2, 0.4):
+            with records.transaction() as connection:
+                made = records.open_round(connection, FAST.name, 1, 100, NOW)
+                assert records.close_round(connection, made, NOW)
+                records.write_round(
+                    connection, [reply(made=made)], [score(value, rating=value, made=made)]
+                )
+        records.write_weights(9, {3: ("hk", 0.25)}, code="ok", now=NOW)
+        found = explain(records, "hk", tiers=TIERS)
+    assert (found.uid, found.ratings) == (3, {FAST.name: 0.4})
+    assert found.weight["weight"] == 0.25
+    assert not found.weight["confirmed"]
+    assert [one["score"] for one in found.rounds] == [0.4, 0.2]
+    assert found.rounds[0]["replies"][0]["code"] == "ok"
+    assert len(found.why) == 2
+    assert found.model_validate_json(found.model_dump_json()) == found
+
+
+def test_who_was_never_asked_is_told_so(tmp_path):
+    with Records(tmp_path / "log.sqlite") as records:
+        found = explain(records, "hk")
+    assert (found.uid, found.rounds, found.weight) == (None, (), None)
+    assert "no round has asked" in found.why[0]
