@@ -12,10 +12,14 @@ import typer
 from neural_condense_core.console import check_writable, messages, write_json
 from neural_condense_core.demo.document import Document, from_file, shipped, with_questions
 from neural_condense_core.demo.flow import Demo, DemoSettings, specified_backends
-from neural_condense_core.demo.processes import PORT_FIELD, Backend
+from neural_condense_core.demo.plan import SubnetPlan, parse_commands, parse_miners
+from neural_condense_core.demo.processes import Backend
 from neural_condense_core.demo.report import render
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.signals import Interrupted
+
+NONE, FULL = "none", "full"
+"""Forms of the document that are no backend's."""
 
 
 def parse_backends(specs: list[str], target_model: str | None) -> list[Backend]:
@@ -29,19 +33,14 @@ def parse_backends(specs: list[str], target_model: str | None) -> list[Backend]:
     Raises
     ------
     ConfigError
-        One is not as above, or two have the same name.
+        A name is that of a form of the document; what else is wrong is one too.
     """
     if not specs:
         return specified_backends(target_model)
-    found: dict[str, Backend] = {}
-    for spec in specs:
-        name, _, command = spec.partition("=")
-        if not name or PORT_FIELD not in command:
-            raise ConfigError(f"--backend takes NAME=COMMAND with {PORT_FIELD} in it, got {spec!r}")
-        if name in found or name in {"none", "full"}:
-            raise ConfigError(f"--backend: the name {name!r} is taken; give another")
-        found[name] = Backend(name, tuple(shlex.split(command)))
-    return list(found.values())
+    found = parse_commands("--backend", specs)
+    for name in found.keys() & {NONE, FULL}:
+        raise ConfigError(f"--backend: the name {name!r} is taken; give another")
+    return [Backend(name, argv) for name, argv in found.items()]
 
 
 def demo(
@@ -68,19 +67,32 @@ def demo(
     ready_timeout: Annotated[
         float, typer.Option("--ready_timeout", min=1, help="Seconds the backends may load.")
     ] = 300.0,
+    subnet: Annotated[
+        bool, typer.Option("--subnet/--no-subnet", help="Play the second part, a whole subnet.")
+    ] = True,
+    miner: Annotated[
+        list[str] | None, typer.Option("--miner", help="TIER=CONDENSER; may be repeated.")
+    ] = None,
     backend: Annotated[
         list[str] | None, typer.Option("--backend", hidden=True, help="NAME=COMMAND with {port}.")
+    ] = None,
+    miner_backend: Annotated[
+        list[str] | None,
+        typer.Option("--miner_backend", hidden=True, help="CONDENSER=COMMAND with {port}."),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", hidden=True, help="COMMAND with {port}.")
     ] = None,
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="PATH|-", help="Report as JSON; - is stdout.")
     ] = None,
 ) -> None:
-    """Condense a document over HTTP and ask an LLM about it.
+    """Condense a document over HTTP, ask an LLM about it, then play a whole subnet.
 
     Raises
     ------
     Exit
-        With 1 where a backend gave no valid matrix or no answers.
+        With 1 where a backend gave no valid matrix or no answers, or the subnet did not work.
     """
     check_writable(json_path)
     if target_model is not None and Path(target_model).is_dir():
@@ -93,6 +105,16 @@ def demo(
         first_port=port,
         ready_timeout_s=ready_timeout,
         max_new_tokens=max_new_tokens,
+        subnet=None
+        if not subnet
+        else SubnetPlan(
+            parse_miners(miner or []),
+            target_model=target_model,
+            first_port=port,
+            ready_timeout_s=ready_timeout,
+            backends=parse_commands("--miner_backend", miner_backend or []),
+            judge=None if judge is None else tuple(shlex.split(judge)),
+        ),
     )
     backends = parse_backends(backend or [], target_model)
     console = messages()
@@ -101,12 +123,13 @@ def demo(
     try:
         report = Demo(document, backends, settings, console).run()
     except Interrupted as stop:
-        console.print("Stopped; no backend is left running.")
+        console.print("Stopped; no node and no backend is left running.")
         raise typer.Exit(stop.exit_code) from stop
     console.print(render(report))
     write_json(json_path, report.to_json())
     if not report.ok:
-        for name, why in report.failures.items():
+        failures = report.failures | (report.subnet.failures if report.subnet else {})
+        for name, why in failures.items():
             console.print(f"{name} failed: {why}", markup=False, soft_wrap=True)
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""The backends as child processes: start, watch, stop all.
+"""Backends and nodes as child processes: start, watch, stop all.
 
 Design decisions
 
@@ -13,6 +13,7 @@ Design decisions
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -121,11 +122,18 @@ class BackendProcesses:
     ----------
     cwd : working directory of the backends
     environment : variables to set for them, on top of our own
+    logs : folder that keeps what they print, a file a name; None = kept only while they run
     """
 
-    def __init__(self, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        logs: Path | None = None,
+    ) -> None:
         self._cwd = cwd
         self._environment = {**os.environ, **(environment or {})}
+        self._kept_logs = logs
         self._logs = tempfile.TemporaryDirectory(
             prefix="condense-demo-", ignore_cleanup_errors=True
         )
@@ -140,7 +148,7 @@ class BackendProcesses:
             The command cannot be run.
         """
         argv = [part.replace(PORT_FIELD, str(port)) for part in backend.argv]
-        log = Path(self._logs.name) / f"{len(self.running)}.log"
+        log = self._log_of(backend.name)
         with held_signals(), log.open("wb") as output:
             try:
                 process = subprocess.Popen(
@@ -157,6 +165,12 @@ class BackendProcesses:
             running = Running(backend, port, process, log)
             self.running.append(running)
         return running
+
+    def _log_of(self, name: str) -> Path:
+        if self._kept_logs is None:
+            return Path(self._logs.name) / f"{len(self.running)}.log"
+        self._kept_logs.mkdir(parents=True, exist_ok=True)
+        return self._kept_logs / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.log"
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """End all backends and their workers; may be called again."""

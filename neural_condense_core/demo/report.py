@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from neural_condense_core.demo.document import Document, Question
+from neural_condense_core.demo.leaderboard import SubnetReport, render_subnet
 
 MARK = "-"
 """Stands in a table where there is no figure."""
@@ -65,6 +66,7 @@ class DemoReport:
     questions : with all answers
     seconds : phase -> seconds; ``ready NAME`` for each backend
     failures : backend -> what was wrong with it
+    subnet : what the second part found; None = it was not played
     """
 
     document: Document
@@ -74,12 +76,14 @@ class DemoReport:
     questions: list[AnsweredQuestion] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    subnet: SubnetReport | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether each backend gave a valid matrix, and an answer to every question from it."""
+        """Whether each backend gave a valid matrix and every answer, and the subnet worked."""
         return (
             not self.failures
+            and (self.subnet is None or self.subnet.ok)
             and bool(self.backends)
             and bool(self.questions)
             and all(
@@ -109,6 +113,7 @@ class DemoReport:
                 }
                 for asked in self.questions
             ],
+            "subnet": None if self.subnet is None else self.subnet.to_json(),
             "seconds": {phase: round(value, 3) for phase, value in self.seconds.items()},
             "ok": self.ok,
         }
@@ -119,8 +124,11 @@ def _without_url(row: MethodRow) -> dict[str, Any]:
 
 
 def render(report: DemoReport) -> Group:
-    """Return the report as tables: the methods, then the answers."""
-    return Group(_methods(report), _answers(report))
+    """Return the report as tables: the methods, the answers, and the subnet if it was played."""
+    tables = [_methods(report), _answers(report)]
+    if report.subnet is None:
+        return Group(*tables)
+    return Group(*tables, render_subnet(report.subnet))
 
 
 def best_baseline(rows: Sequence[MethodRow]) -> MethodRow | None:

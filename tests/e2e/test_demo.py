@@ -51,7 +51,7 @@ class Scene:
         argv = [sys.executable, "-m", "neural_condense_core.cli", "demo",
                 "--file", str(self.folder / "story.txt"), "--target_model", self.target,
                 "--port", str(port or unused_port()), "--max_new_tokens", "4",
-                "--json", str(self.report)]  # fmt: skip
+                "--json", str(self.report), "--no-subnet"]  # fmt: skip
         for name, extra in (backends or {"one": "", "two": ""}).items():
             argv += ["--backend", f"{name}={sys.executable} {FAKE} {{port}} --pids {self.pids} "
                                   f"--target {self.target} {extra}"]  # fmt: skip
@@ -100,7 +100,7 @@ def test_a_good_run(scene):
     assert done.stdout == ""
     found = json.loads(scene.report.read_text())
     assert list(found) == [
-        "schema", "document", "backends", "baselines", "questions", "seconds", "ok",
+        "schema", "document", "backends", "baselines", "questions", "subnet", "seconds", "ok",
     ]  # fmt: skip
     assert found["ok"] is True
     assert found["document"]["words"] == len(TEXT.split())

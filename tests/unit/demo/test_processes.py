@@ -167,3 +167,13 @@ def test_a_signal_during_the_start_waits_until_the_child_is_known(processes, mon
     with pytest.raises(Interrupted):
         processes.start(backend(SLEEP), 1234)
     assert len(processes.running) == 1
+
+
+def test_logs_that_are_kept_have_the_names_of_their_processes(tmp_path):
+    logs = tmp_path / "kept" / "logs"
+    with StopSignals():
+        processes = BackendProcesses(tmp_path, logs=logs)
+        running = processes.start(backend("print('hello', flush=True)", "a b/c"), 1234)
+        assert wait_for_output(running) == "hello"
+        processes.stop()
+    assert (logs / "a-b-c.log").read_text().strip() == "hello"
