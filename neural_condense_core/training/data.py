@@ -1,7 +1,14 @@
 """Text and questions for training, drawn so that a step depends on (seed, step) alone.
 
-Any Parquet file with the right columns will do: ``source, title, text`` for prose,
-``context, question, answers`` for questions. Texts are tokenised when they are drawn.
+Where it sits: between files (``packed.py``, or Parquet through ``evaluation.data``) and batches.
+Any Parquet file with the right columns will do: ``source, text`` for prose, ``context, question,
+answers`` for questions.
+
+Design decisions
+
+* Drawing is the same whether texts are tokenised when they are drawn or were packed beforehand:
+  ``Questions`` asks for rows of token ids and does not care where they come from.
+* A context is brought to the exact length that is asked for, since each length is a shape.
 """
 
 from __future__ import annotations
@@ -12,59 +19,115 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any, Protocol
 
 from neural_condense_core.errors import ConfigError
-from neural_condense_core.llm.base import TargetLLM
+from neural_condense_core.evaluation.data import read_rows
+from neural_condense_core.llm.base import TargetLLM, token_ids
+from neural_condense_core.llm.prompt import answer_prompt
 
 CHARACTERS_PER_TOKEN = 8
 """More than any text here needs, so that one draw suffices."""
 MAX_DRAWS = 200
+SEPARATOR = "\n\n"
+MAX_ANSWER_TOKENS = 16
+"""Longer answers are cut."""
+NOT_IN_CONTEXT = -1
+
+PROSE_COLUMNS = {"source": "string", "text": "string"}
+QA_COLUMNS = {"context": "string", "question": "string", "answers": "list<string>"}
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A question as token ids.
+
+    Parameters
+    ----------
+    context_ids : of the whole context
+    tail_ids : of the chat prompt behind the context, the question in it
+    answer_ids : of the gold answer
+    answer_at : where the answer begins in the context, ``NOT_IN_CONTEXT`` if it is not found there
+    """
+
+    context_ids: Sequence[int]
+    tail_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    answer_at: int
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a context of exactly the window's length; ids of the target model."""
+    """A question about a context of exactly the length asked for; ids of the target model."""
 
     context_ids: tuple[int, ...]
-    question: str
+    tail_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Read columns of a Parquet file as rows.
+class ProseSource(Protocol):
+    """Running text to draw stretches of tokens from."""
+
+    def draw(self, rng: random.Random, n_tokens: int) -> tuple[int, ...]:
+        """Return a contiguous stretch of exactly ``n_tokens`` token ids."""
+
+
+class QuestionRows(Protocol):
+    """Questions as token ids, by number."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, index: int) -> TokenRow:
+        """Return one of them."""
+
+
+def read_prose(path: Path) -> list[dict[str, Any]]:
+    """Read ``source`` and ``text`` of a Parquet file, rows without text left out.
 
     Raises
     ------
     ConfigError
-        The file cannot be read, lacks a column or has no rows.
+        No row has text.
     """
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path, columns=list(columns)).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"cannot read {', '.join(columns)} of {path}: {error}") from error
-    if not rows or any(column not in rows[0] for column in columns):
-        raise ConfigError(f"{path} needs at least one row and the columns {', '.join(columns)}")
+    rows = [row for row in read_rows(path, PROSE_COLUMNS) if row["text"]]
+    if not rows:
+        raise ConfigError(f"{path} holds no text")
+    return rows
+
+
+def read_questions(path: Path) -> list[dict[str, Any]]:
+    """Read the answered questions of a Parquet file; yes and no teach style, and are left out.
+
+    Raises
+    ------
+    ConfigError
+        No question has an answer that a text can hold.
+    """
+    rows = [row for row in read_rows(path, QA_COLUMNS) if _teaches_content(row)]
+    if not rows:
+        raise ConfigError(f"{path} holds no answered question")
     return rows
 
 
 class Prose:
-    """Documents to draw stretches of tokens from.
+    """Documents whose stretches are tokenised when they are drawn.
 
     Parameters
     ----------
-    path : Parquet file with ``source, text``
+    rows : ``source`` and ``text`` each
     target : whose tokenizer to use
     source_weights : part of a ``source`` -> how much likelier its text is drawn; otherwise 1
     """
 
-    def __init__(self, path: Path, target: TargetLLM, source_weights: Mapping[str, float]) -> None:
-        rows = read_columns(path, ("source", "text"))
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        target: TargetLLM,
+        source_weights: Mapping[str, float],
+    ) -> None:
         self._texts = [row["text"] for row in rows]
-        weights = [len(row["text"]) * _weight(row["source"], source_weights) for row in rows]
+        weights = [len(row["text"]) * weight_of(row["source"], source_weights) for row in rows]
         self._cumulative = list(itertools.accumulate(weights))
         self._target = target
 
@@ -88,23 +151,65 @@ class Prose:
         raise ConfigError(f"the prose holds no stretch of {n_tokens} tokens; give longer texts")
 
 
-class Questions:
-    """Questions with their contexts, each brought to the window's exact length.
+class TextRows:
+    """Questions that are tokenised when they are drawn.
 
     Parameters
     ----------
-    path : Parquet file with ``context, question, answers``
-    target : whose tokenizer to use
-    max_answer_tokens : longer answers are cut
+    rows : ``context``, ``question`` and ``answers`` each
+    target : whose tokenizer and chat template to use
     """
 
-    def __init__(self, path: Path, target: TargetLLM, max_answer_tokens: int) -> None:
-        rows = read_columns(path, ("context", "question", "answers"))
-        self._rows = [row for row in rows if _teaches_content(row)]
-        if not self._rows:
-            raise ConfigError(f"{path} holds no answered question")
+    def __init__(self, rows: Sequence[Mapping[str, Any]], target: TargetLLM) -> None:
+        self._rows = rows
         self._target = target
-        self._max_answer_tokens = max_answer_tokens
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> TokenRow:
+        row = self._rows[index]
+        context, answer = row["context"], str(row["answers"][0]).strip()
+        ids = self._target.tokenize(context)
+        return tokenise_question(self._target, context, ids, row["question"], answer)
+
+
+def tokenise_question(
+    target: TargetLLM, context: str, context_ids: Sequence[int], question: str, answer: str
+) -> TokenRow:
+    """Return a question, whose context is tokenised already, as token ids."""
+    found = context.find(answer)
+    return TokenRow(
+        context_ids,
+        token_ids(answer_prompt(target, None, question)[-1]),
+        tuple(target.tokenize(answer)[:MAX_ANSWER_TOKENS]),
+        len(target.tokenize(context[:found])) if found >= 0 else NOT_IN_CONTEXT,
+    )
+
+
+class Questions:
+    """Questions with their contexts, each brought to the exact length that is asked for.
+
+    Parameters
+    ----------
+    given : questions of a collection; may be empty
+    generated : generated ones; may be empty
+    generated_share : share of the draws that are generated ones, where there are both
+    separator : token ids between two contexts
+    """
+
+    def __init__(
+        self,
+        given: QuestionRows,
+        generated: QuestionRows,
+        generated_share: float = 0.0,
+        separator: Sequence[int] = (),
+    ) -> None:
+        self.given = given
+        self._generated = generated
+        self._share = generated_share if len(given) else 1.0
+        self._fillers = given if len(given) else generated
+        self._separator = tuple(separator)
 
     def draw(self, rng: random.Random, n_tokens: int) -> Question:
         """Return a question whose context is exactly ``n_tokens`` long.
@@ -117,47 +222,46 @@ class Questions:
         ConfigError
             No question in ``MAX_DRAWS`` draws had its answer in its context.
         """
+        is_generated = len(self._generated) > 0 and rng.random() < self._share
+        rows = self._generated if is_generated else self.given
         for _ in range(MAX_DRAWS):
-            row = rng.choice(self._rows)
-            answer = str(row["answers"][0]).strip()
-            ids = self._window(rng, row["context"], answer, n_tokens)
+            row = rows[rng.randrange(len(rows))]
+            ids = _window(rng, row, n_tokens)
             if ids is not None:
-                return self._fill(rng, row["question"], answer, ids, n_tokens)
+                context = self._fill(rng, ids, n_tokens)
+                return Question(context, row.tail_ids, row.answer_ids)
         raise ConfigError(f"no context holds its answer within {n_tokens} tokens")
 
-    def _fill(
-        self, rng: random.Random, question: str, answer: str, ids: list[int], n_tokens: int
-    ) -> Question:
-        before: list[int] = []
-        while len(ids) + len(before) < n_tokens:
-            before += self._target.tokenize(rng.choice(self._rows)["context"] + "\n\n")
+    def _fill(self, rng: random.Random, ids: Sequence[int], n_tokens: int) -> tuple[int, ...]:
+        others: list[int] = []
+        while len(ids) + len(others) < n_tokens:
+            others += self._fillers[rng.randrange(len(self._fillers))].context_ids
+            others += self._separator
         cut = rng.randint(0, n_tokens - len(ids))
-        context = [*before[:cut], *ids, *before[cut : n_tokens - len(ids)]]
-        answer_ids = self._target.tokenize(answer)[: self._max_answer_tokens]
-        return Question(tuple(context), question, tuple(answer_ids))
+        return (*others[:cut], *ids, *others[cut : n_tokens - len(ids)])
 
-    def _window(
-        self, rng: random.Random, context: str, answer: str, n_tokens: int
-    ) -> list[int] | None:
-        """Return at most ``n_tokens`` of a context; None if a cut could lose the answer."""
-        ids = self._target.tokenize(context)
-        if len(ids) <= n_tokens:
-            return ids
-        found = context.find(answer)
-        if found < 0:
-            return None
-        at = len(self._target.tokenize(context[:found]))
-        lowest = max(0, min(at - 3 * n_tokens // 4, len(ids) - n_tokens))
-        highest = max(lowest, min(at, len(ids) - n_tokens))
-        start = rng.randint(lowest, highest)
-        return ids[start : start + n_tokens]
+
+def _window(rng: random.Random, row: TokenRow, n_tokens: int) -> Sequence[int] | None:
+    """Return at most ``n_tokens`` of a context; None if a cut could lose the answer."""
+    ids, at = row.context_ids, row.answer_at
+    if len(ids) <= n_tokens:
+        return ids
+    if at == NOT_IN_CONTEXT:
+        return None
+    lowest = max(0, min(at - 3 * n_tokens // 4, len(ids) - n_tokens))
+    highest = max(lowest, min(at, len(ids) - n_tokens))
+    start = rng.randint(lowest, highest)
+    return ids[start : start + n_tokens]
 
 
 def _teaches_content(row: Mapping[str, Any]) -> bool:
-    """Return whether a question has an answer that a text can hold; yes and no teach style."""
+    """Return whether a question has an answer that a text can hold."""
     answers = row["answers"]
-    return bool(answers) and str(answers[0]).strip().lower().rstrip(".") not in {"", "yes", "no"}
+    if not (answers and row["context"] and row["question"]):
+        return False
+    return str(answers[0] or "").strip().lower().rstrip(".") not in {"", "yes", "no"}
 
 
-def _weight(source: str, weights: Mapping[str, float]) -> float:
-    return next((weight for part, weight in weights.items() if part in source), 1.0)
+def weight_of(source: str | None, weights: Mapping[str, float]) -> float:
+    """Return the weight of the first entry that is part of a source's name, else 1."""
+    return next((weight for part, weight in weights.items() if part in (source or "")), 1.0)

@@ -1,252 +1,167 @@
-"""What a condenser is trained for: batches of one fixed shape per objective, and their loss.
-
-* *continuation*: the text goes on behind the context; a bridge of its next tokens is shown as text,
-  as in the evaluation.
-* *reconstruction*: the text from a random place in the context on, a few tokens shown as text; in
-  some batches from the very start, as in the evaluation.
-* *answer*: the gold answer to a question about the context.
-* *imitation*: each condensed token becomes the embedding of the context token at its own position,
-  a start that the frozen model can read; needs no pass through it.
+"""What training lowers: sums over labelled tokens and rows, weighted once over the whole step.
 
 Design decisions
 
-* Real chat prompts from the start (``llm/prompt.py``), so what is trained is what is used.
-* Fixed shapes: on CPU every new shape costs oneDNN a new kernel.
 * On continuation and answers the frozen model with the full text is the teacher: KL to it carries
   what the context changes, where cross-entropy mostly carries the text's own entropy.
+* Everything is a sum over rows with weights that are known beforehand, so gradients of parts of a
+  batch, computed one after the other or on several machines, add up to those of the whole.
+* The tokens that the teacher ranks low are one class in the KL: it stays a KL, never below zero.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, softplus
+from torch.nn.functional import cross_entropy, log_softmax, softplus
 
-from neural_condense_core.evaluation.tasks import BRIDGE_TOKENS, TARGET_TOKENS
-from neural_condense_core.llm.base import Prompt, Segment, token_ids
-from neural_condense_core.llm.hf import HFTarget
-from neural_condense_core.llm.prefix import HFPrefix, expand_cache
-from neural_condense_core.llm.prompt import (
-    answer_prompt,
-    continuation_prompt,
-    reconstruction_prompt,
-)
-from neural_condense_core.training.data import Prose, Questions
+from neural_condense_core.training.batches import IGNORED, Batch
 
-CUE_TOKENS = 16
-FROM_START_SHARE = 0.3
-"""Share of reconstructions that begin at the context's start, without a cue."""
-ANSWER_ROWS = 96
-"""Rows for a question's prompt and answer; longer ones are cut."""
-IGNORED = -100
-IMITATION = "imitation"
+_TINY = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Contexts and what to predict behind them.
+class Teacher:
+    """What the target says with the full text.
 
     Parameters
     ----------
-    objective : name
-    context_ids : (batch, n_context) int64
-    suffix_ids : (batch, n_suffix) int64, all text behind the context, targets included
-    labels : (batch, n_suffix) int64, the token that follows each suffix token where it counts,
-        else ``IGNORED``
+    ids : (n_labels, k) int64, its likeliest tokens; None = the whole vocabulary, in order
+    logprobs : (n_labels, k) float32, theirs
     """
 
-    objective: str
-    context_ids: Tensor
-    suffix_ids: Tensor
-    labels: Tensor
+    ids: Tensor | None
+    logprobs: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, top_k: int) -> Teacher:
+        """Keep the ``top_k`` likeliest tokens of (n_labels, vocab) logits; 0 = all."""
+        logprobs = log_softmax(logits, dim=-1)
+        if not 0 < top_k < logprobs.shape[-1]:
+            return cls(None, logprobs)
+        kept = logprobs.topk(top_k)
+        return cls(kept.indices, kept.values)
 
 
-Drawn = tuple[tuple[int, ...], Prompt, tuple[int, ...]]
-"""Context ids, the prompt without its context, target ids."""
-
-
-class BatchMaker:
-    """Draws batches; the same generator state gives the same batch.
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """How much each labelled token and each row counts; over a whole step each adds up to one.
 
     Parameters
     ----------
-    target : the model that will read them
-    prose : needed for continuation and reconstruction
-    questions : needed for answers
+    tokens : (n_labels,), what the loss goes by
+    even : (n_labels,), all equal, what is shown goes by
+    rows : (n_rows,)
     """
 
-    def __init__(self, target: HFTarget, prose: Prose | None, questions: Questions | None) -> None:
-        self._draw: dict[str, Callable[[random.Random, int], Drawn]] = {}
-        if prose is not None:
-            self._draw["continuation"] = partial(_continuation, target, prose)
-            self._draw["reconstruction"] = partial(_reconstruction, target, prose)
-            self._draw[IMITATION] = partial(_imitation, target, prose)
-        if questions is not None:
-            self._draw["answer"] = partial(_answer, target, questions)
-
-    def draw(self, objective: str, rng: random.Random, size: int, n_context: int) -> Batch:
-        """Return a batch of one objective, all contexts ``n_context`` tokens long."""
-        contexts, prompts, targets = zip(
-            *(self._draw[objective](rng, n_context) for _ in range(size)), strict=True
-        )
-        n_suffix = ANSWER_ROWS if objective == "answer" else None
-        suffix_ids, labels = _lay_out(prompts, targets, n_suffix)
-        return Batch(objective, torch.tensor(contexts), suffix_ids, labels)
+    tokens: Tensor
+    even: Tensor
+    rows: Tensor
 
 
-def _continuation(target: HFTarget, prose: Prose, rng: random.Random, n_context: int) -> Drawn:
-    ids = prose.draw(rng, n_context + BRIDGE_TOKENS + TARGET_TOKENS)
-    end = n_context + BRIDGE_TOKENS
-    prompt = continuation_prompt(target, None, ids[n_context:end])
-    return ids[:n_context], prompt, ids[end:]
+def counted_labels(batch: Batch) -> Tensor:
+    """Return the labels that count, (n_labels,)."""
+    return batch.labels[batch.labels != IGNORED]
 
 
-def _reconstruction(target: HFTarget, prose: Prose, rng: random.Random, n_context: int) -> Drawn:
-    ids = prose.draw(rng, n_context)
-    n_target = min(TARGET_TOKENS, n_context // 2)
-    start = rng.randint(CUE_TOKENS, n_context - n_target)
-    cue = ids[start - CUE_TOKENS : start]
-    if rng.random() < FROM_START_SHARE:
-        start, cue = 0, ()
-    prompt = reconstruction_prompt(target, None, cue)
-    return ids, prompt, ids[start : start + n_target]
+def label_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the log-probability of each label, (n_labels,) float32."""
+    return -cross_entropy(logits, labels.to(logits.device), reduction="none")
 
 
-def _imitation(target: HFTarget, prose: Prose, rng: random.Random, n_context: int) -> Drawn:
-    return prose.draw(rng, n_context), continuation_prompt(target, None, ()), ()
+def gap(full_logits: Tensor, bare_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return max(0, log p_full - log p_none) of each label: how much the context says there."""
+    difference = label_logprobs(full_logits, labels) - label_logprobs(bare_logits, labels)
+    return difference.clamp(min=0)
 
 
-def _answer(target: HFTarget, questions: Questions, rng: random.Random, n_context: int) -> Drawn:
-    drawn = questions.draw(rng, n_context)
-    return drawn.context_ids, answer_prompt(target, None, drawn.question), drawn.answer_ids
-
-
-def _lay_out(
-    prompts: Sequence[Prompt], targets: Sequence[Sequence[int]], n_suffix: int | None
-) -> tuple[Tensor, Tensor]:
-    """Return suffix ids and labels, padded on the right to one length.
-
-    A row longer than ``n_suffix`` loses its beginning: a long question, never its answer.
-    """
-    rows = []
-    for (_, tail), target in zip(prompts, targets, strict=True):
-        ids = [*token_ids(tail), *target]
-        rows.append((ids[:-1], [IGNORED] * (len(tail) - 1) + list(target)))
-    length = n_suffix or max(len(ids) for ids, _ in rows)
-    suffix = torch.zeros(len(rows), length, dtype=torch.long)
-    labels = torch.full((len(rows), length), IGNORED)
-    for i, (ids, marks) in enumerate(rows):
-        kept = min(length, len(ids))
-        suffix[i, :kept] = torch.tensor(ids[-kept:])
-        labels[i, :kept] = torch.tensor(marks[-kept:])
-    return suffix, labels
-
-
-class Reader:
-    """The frozen target model as a differentiable reader of condensed tokens.
+def token_weights(
+    gaps: Tensor | None, labels: Tensor, share: float, n_labels: int, gap_total: float
+) -> Tensor:
+    """Return the weight of each labelled token, (n_labels here,); over the step they add up to one.
 
     Parameters
     ----------
-    target : the target model; what stands before the context in every prompt is computed once
+    gaps : (n_labels here,) nats, or None for even weights
+    labels : (n_labels here,)
+    share : share of the weight that follows the gaps
+    n_labels, gap_total : over the whole step; without any gap the weights are even
     """
-
-    def __init__(self, target: HFTarget) -> None:
-        self._target = target
-        head: Segment = continuation_prompt(target, None, ())[0]
-        self._prefix: HFPrefix = target.prefill((head,))
-
-    def logits(self, context: Tensor, batch: Batch) -> Tensor:
-        """Predict behind a context.
-
-        Parameters
-        ----------
-        context : (batch, n, hidden), condensed tokens or the text's own embeddings
-        batch : whose suffix to read
-
-        Returns
-        -------
-        (n_labels, vocab) float32, in the order of ``batch.labels`` where they count
-        """
-        target = self._target
-        suffix = target.embed_ids(batch.suffix_ids)
-        rows = torch.cat([context.to(target.dtype), suffix], 1)
-        n_past, length = self._prefix.n_tokens, rows.shape[1]
-        positions = self._prefix.next_position + torch.arange(length, device=rows.device)
-        states = target.decoder(
-            inputs_embeds=rows,
-            attention_mask=torch.ones(
-                len(rows), n_past + length, dtype=torch.long, device=rows.device
-            ),
-            position_ids=positions.expand(len(rows), -1),
-            past_key_values=expand_cache(self._prefix, len(rows)),
-            use_cache=True,
-        ).last_hidden_state
-        states = states[:, context.shape[1] :]
-        return target.logits(states[batch.labels.to(states.device) != IGNORED])
-
-    def teacher_logprobs(self, batch: Batch) -> Tensor:
-        """Return the full-text teacher's log-probabilities, (n_labels, vocab), no gradient."""
-        with torch.no_grad():
-            context = self._target.embed_ids(batch.context_ids)
-            return log_softmax(self.logits(context, batch), dim=-1)
+    even = even_weights(labels, n_labels)
+    if gaps is None or gap_total <= _TINY:
+        return even
+    return (1 - share) * even + share * gaps / gap_total
 
 
-def batch_loss(
-    logits: Tensor, batch: Batch, teacher: Tensor | None, ce_weight: float, kl_weight: float
-) -> tuple[Tensor, float]:
-    """Return (loss to minimise, cross-entropy in nats per token).
+def even_weights(labels: Tensor, n_labels: int) -> Tensor:
+    """Return one over ``n_labels``, the step's, for each labelled token, (n_labels here,)."""
+    return torch.full((len(labels),), 1 / n_labels, device=labels.device)
 
-    Parameters
-    ----------
-    logits : (n_labels, vocab)
-    batch : with the labels
-    teacher : (n_labels, vocab) log-probabilities, or None for cross-entropy alone
-    ce_weight, kl_weight : weights where there is a teacher
+
+def ce_sum(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sum of cross-entropies, nats."""
+    return -(label_logprobs(logits, labels) * weights).sum()
+
+
+def kl_sum(logits: Tensor, teacher: Teacher, weights: Tensor) -> Tensor:
+    """Return the weighted sum of KL(teacher || student), nats.
+
+    The teacher's other tokens are one class, of what its likeliest leave.
     """
-    labels = batch.labels[batch.labels != IGNORED].to(logits.device)
-    ce = cross_entropy(logits, labels)
-    if teacher is None:
-        return ce, float(ce.detach())
     student = log_softmax(logits, dim=-1)
-    kl = kl_div(student, teacher, log_target=True, reduction="batchmean")
-    return ce_weight * ce + kl_weight * kl, float(ce.detach())
+    if teacher.ids is not None:
+        student = student.gather(-1, teacher.ids)
+    known = teacher.logprobs.exp()
+    kl = (known * (teacher.logprobs - student)).sum(-1)
+    if teacher.ids is not None:
+        rest = (1 - known.sum(-1)).clamp(min=_TINY)
+        left = (1 - student.exp().sum(-1)).clamp(min=_TINY)
+        kl = kl + rest * (rest.log() - left.log())
+    return (kl * weights).sum()
 
 
-def imitation_loss(embeds: Tensor, wanted: Tensor, scale: float) -> tuple[Tensor, float]:
-    """Return (squared error in units of the mean embedding's square, the same as a number).
+def imitation_sum(embeds: Tensor, wanted: Tensor, scale: float, row_weights: Tensor) -> Tensor:
+    """Return the weighted sum of rows' squared errors, in units of the mean embedding's square.
 
     Parameters
     ----------
     embeds, wanted : (batch, n, hidden)
     scale : mean RMS of the target's embeddings
+    row_weights : (batch,)
     """
-    loss = mse_loss(embeds.float(), wanted.float()) / scale**2
-    return loss, float(loss.detach())
+    errors = (embeds.float() - wanted.float()).square().mean((1, 2)) / scale**2
+    return (errors * row_weights).sum()
 
 
-def swap_loss(own: Tensor, swapped: Tensor, batch: Batch, margin: float) -> Tensor:
+def partners(n_rows: int) -> Tensor:
+    """Return the row whose condensed tokens each row is to be told from, (n_rows,).
+
+    Rows are paired, so parts of a batch with an even number of rows have the pairs of the whole.
+    """
+    rows = torch.arange(n_rows)
+    paired = rows ^ 1
+    return torch.where(paired < n_rows, paired, torch.zeros_like(rows))
+
+
+def swap_sum(own: Tensor, swapped: Tensor, batch: Batch, margin: float, rows: Tensor) -> Tensor:
     """Return how far another document's condensed tokens are from being worse by a margin.
 
     What condensed tokens of any document achieve is style; this asks that they say what *this*
-    one says. Softplus of ``margin`` less the difference, row by row, and the mean over rows.
+    one says. Softplus of ``margin`` less the difference, row by row, summed by weight.
 
     Parameters
     ----------
     own, swapped : (n_labels, vocab) logits behind the right and another document's tokens
     batch : with the labels
     margin : nats per token
+    rows : (batch,) weights
     """
     counted = batch.labels != IGNORED
-    labels = batch.labels[counted].to(own.device)
+    labels = counted_labels(batch)
     row = counted.nonzero()[:, 0].to(own.device)
-    difference = cross_entropy(swapped, labels, reduction="none") - cross_entropy(
-        own, labels, reduction="none"
-    )
+    difference = label_logprobs(own, labels) - label_logprobs(swapped, labels)
     sums = torch.zeros(len(counted), device=own.device).index_add(0, row, difference)
     means = sums / counted.sum(-1).clamp(min=1).to(own.device)
-    return softplus(margin - means).mean()
+    return (softplus(margin - means) * rows).sum()

@@ -2,48 +2,57 @@
 
 Design decisions
 
-* A step is a function of (recipe, seed, step): its ratio, objective and texts are drawn from a
-  generator seeded by the step's number, so a resumed run goes on exactly as the first would have.
-* State is one safetensors file, replaced atomically now and then and at the end; nothing is
-  pickled. A stop is heard between two steps, so that state never holds half of one.
-* The schedule follows steps, never the clock. ``minutes`` only ends a run early.
+* A step is a function of (recipe, seed, step): its ratio, objective and texts are drawn from
+  generators seeded by the step's number, so a resumed run goes on exactly as the first would have.
+* The batch is the recipe's, however many processes share it; all of them take the same steps.
+* What is trained is float32 whatever the frozen model is in: small steps vanish in bfloat16.
+* A stop is heard between two steps, so that a state never holds half of one. The schedule follows
+  steps, never the clock: ``minutes`` only ends a run early.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from neural_condense_core.condensers.base import LoadOptions
+from neural_condense_core.condensers.pooled import PooledCondenser
 from neural_condense_core.condensers.registry import METHODS
 from neural_condense_core.condensers.trainable import TrainableCondenser
-from neural_condense_core.errors import CheckpointError, ConfigError, DivergedError
+from neural_condense_core.errors import ConfigError, DivergedError
 from neural_condense_core.llm.hf import HFTarget, load_target
+from neural_condense_core.training.batches import Batch, BatchMaker
 from neural_condense_core.training.config import Recipe
-from neural_condense_core.training.data import Prose, Questions
-from neural_condense_core.training.objectives import (
-    IMITATION,
-    Batch,
-    BatchMaker,
-    Reader,
-    batch_loss,
-    imitation_loss,
-    swap_loss,
+from neural_condense_core.training.data import ProseSource, Questions
+from neural_condense_core.training.prefetch import Prefetcher
+from neural_condense_core.training.salience import fit_salience, gather_examples
+from neural_condense_core.training.schedule import (
+    StepPlan,
+    lr_factor,
+    plan_step,
+    texts_rng,
 )
+from neural_condense_core.training.sources import DataFiles, open_sources
+from neural_condense_core.training.state import Progress, load_state, run_digest, save_state
+from neural_condense_core.training.supervision import Supervisor
+from neural_condense_core.training.throughput import Meter, measure_matrix_rate
+from neural_condense_core.training.transfer import (
+    HEAD_SHARE,
+    Transferred,
+    read_origin,
+    take_tensors,
+)
+from neural_condense_core.training.workers import Workers, alone
 
 STATISTICS_TOKENS = 256
+PREFETCHED_STEPS = 2
 SAVE_EVERY_S = 300.0
 LR_GROUPS = ("adapter", "head")
 
@@ -53,6 +62,8 @@ class StepReport:
     """One line of the training log.
 
     ``ce`` is the cross-entropy in nats per target token; while imitating, the relative error.
+    ``tokens_per_s`` are context tokens of all processes; ``matrix_share`` is the share of the
+    measured matrix rate, None for the first step of each shape, which is slowed by counting.
     """
 
     step: int
@@ -61,6 +72,24 @@ class StepReport:
     ce: float
     loss: float
     seconds: float
+    tokens_per_s: float
+    matrix_share: float | None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a recipe is run on a machine; what comes out does not depend on it beyond rounding.
+
+    Parameters
+    ----------
+    dtype : of the frozen model
+    is_compiled : compile the layers; pays on a GPU after a few hundred steps
+    prefetched_steps : batches that are drawn ahead
+    """
+
+    dtype: str = "auto"
+    is_compiled: bool = False
+    prefetched_steps: int = PREFETCHED_STEPS
 
 
 class Trainer:
@@ -69,50 +98,79 @@ class Trainer:
     Parameters
     ----------
     recipe : what to train and how
-    prose, qa : Parquet files; each is needed if an objective reads it
+    files : data; what an objective reads must be there
     out : folder for the state, the log and the checkpoint
-    device, dtype : where and in what the target runs
+    init : folder of a checkpoint to begin from, maybe of another target model
+    settings, workers : how and where it runs
 
     Raises
     ------
     ConfigError
-        An objective lacks its data file, the method cannot be trained, or the recipe asks for
-        what the condenser does not offer.
+        An objective lacks its data, the method cannot be trained, or the recipe asks for what the
+        condenser does not offer.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        prose: Path | None,
-        qa: Path | None,
+        files: DataFiles,
         out: Path,
-        device: str = "cpu",
-        dtype: str = "auto",
+        init: Path | None = None,
+        settings: RunSettings | None = None,
+        workers: Workers | None = None,
     ) -> None:
-        wanted = {name for name, weight in recipe.objectives.items() if weight > 0}
-        if recipe.imitation_steps > 0:
-            wanted.add(IMITATION)
-        if prose is None and wanted - {"answer"}:
-            raise ConfigError(f"{', '.join(sorted(wanted - {'answer'}))}: give --prose FILE")
-        if qa is None and "answer" in wanted:
-            raise ConfigError("the answer objective needs questions: give --qa FILE")
-        self.recipe = recipe
+        settings = settings or RunSettings()
+        self.workers = workers or alone()
+        self.own_rows = self.workers.own_rows(recipe.batch)
+        files.check(recipe)
+        self.recipe = recipe = moved(recipe, init)
         self.out = out
-        self.step = 0
-        self.context_tokens = 0
-        self.target = load_target(recipe.target_model, device, dtype)
-        self.condenser = _untrained(recipe, device, dtype)
-        self._digest = run_digest(recipe, self.target, [prose, qa])
-        texts = Prose(prose, self.target, recipe.source_weights) if prose else None
-        questions = Questions(qa, self.target, max_answer_tokens=16) if qa else None
-        self.batches = BatchMaker(self.target, texts, questions)
-        self.reader = Reader(self.target)
-        self.optimizer = self._make_optimizer()
+        self.progress = Progress(0, 0)
+        self.target = load_target(recipe.target_model, self.workers.device, settings.dtype)
+        self.condenser = _untrained(recipe, self.workers.device, settings.dtype)
+        self._digest = run_digest(recipe, self.target, [*files.paths, init])
+        texts, questions = open_sources(recipe, files, self.target)
+        self._maker = BatchMaker(self.target, texts, questions)
         if texts is not None:
             rng = random.Random(f"{recipe.seed}:statistics")  # noqa: S311 - sampling, no secret
             self.condenser.fit_statistics([
                 texts.draw(rng, STATISTICS_TOKENS) for _ in range(recipe.statistics_stretches)
             ])
+        self.transferred = take_tensors(self.condenser, init) if init else Transferred((), ())
+        if recipe.salience_contexts and not self.transferred.holds("salience."):
+            self._fit_salience(texts, questions)
+        self.optimizer = self._make_optimizer()
+        if settings.is_compiled:
+            compile_layers(self.condenser, self.target)
+        self._prefetched_steps = settings.prefetched_steps
+        self._supervisor = Supervisor(recipe, self.target, self.condenser, self.workers)
+        self.meter = Meter(measure_matrix_rate(self.workers.device, self.target.dtype))
+
+    def _fit_salience(self, texts: ProseSource | None, questions: Questions | None) -> None:
+        """Fit what decides which tokens a pooled condenser keeps.
+
+        Raises
+        ------
+        ConfigError
+            The method keeps no tokens.
+        """
+        if not isinstance(self.condenser, PooledCondenser):
+            raise ConfigError(f"{self.recipe.method} has no salience: set salience_contexts = 0")
+        recipe = self.recipe
+        rng = random.Random(f"{recipe.seed}:salience")  # noqa: S311 - sampling, no secret
+        given = questions.given if questions else None
+        examples = gather_examples(self.target, texts, given, recipe.salience_contexts, rng)
+        fit_salience(self.condenser.module, examples, epochs=recipe.salience_epochs)
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.progress.step
+
+    @property
+    def context_tokens(self) -> int:
+        """Context tokens seen, over all processes."""
+        return self.progress.context_tokens
 
     def train(
         self,
@@ -131,20 +189,30 @@ class Trainer:
         self.condenser.module.train()
         started = saved = time.monotonic()
         deadline = math.inf if minutes is None else started + 60 * minutes
+        batches = Prefetcher(self._make_batch, self.recipe.steps, self._prefetched_steps)
         try:
-            while self.step < self.recipe.steps and not should_stop():
-                if time.monotonic() >= deadline:
+            while self.step < self.recipe.steps:
+                if self.workers.any(should_stop() or time.monotonic() >= deadline):
                     break
-                report(self._train_step())
+                report(self._train_step(*batches.take(self.step)))
                 if time.monotonic() - saved > SAVE_EVERY_S:
                     self.save_state()
                     saved = time.monotonic()
         finally:
+            batches.close()
             self.condenser.module.eval()
             self.save_state()
 
-    def _train_step(self) -> StepReport:
-        """Draw, weigh, update.
+    def _make_batch(self, step: int) -> tuple[StepPlan, Batch]:
+        plan = plan_step(self.recipe, step)
+        rng = texts_rng(self.recipe, step)
+        batch = self._maker.draw(
+            plan.objective, rng, self.recipe.batch, plan.n_context, self.own_rows
+        )
+        return plan, batch
+
+    def _train_step(self, plan: StepPlan, batch: Batch) -> StepReport:
+        """Weigh and update.
 
         Raises
         ------
@@ -152,64 +220,34 @@ class Trainer:
             The loss or a gradient is not finite; the weights are still those of the step before.
         """
         started = time.monotonic()
-        recipe = self.recipe
-        rng = random.Random(f"{recipe.seed}:{self.step}")  # noqa: S311 - sampling, no secret
-        ratio = _choose(rng, recipe.ratios)
-        objective = _choose(rng, recipe.objectives)
-        n_context = _choose(rng, recipe.context_lengths)
-        if self.step < recipe.imitation_steps:
-            objective = IMITATION
-        batch = self.batches.draw(objective, rng, recipe.batch, n_context)
-        loss, nats = self._loss(batch, ratio)
+        shape = (plan.objective, plan.ratio, plan.n_context)
+        is_known = self.meter.is_known(shape)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * self._lr_factor()
-            norm = torch.nn.utils.clip_grad_norm_(group["params"], recipe.clip)
-            if not math.isfinite(float(norm)) or not math.isfinite(float(loss.detach())):
+        loss, shown = self.meter.run(shape, lambda: self._supervisor.backward(plan, batch))
+        groups = self.optimizer.param_groups
+        self.workers.sum_gradients(p for group in groups for p in group["params"])
+        for name, group in zip(LR_GROUPS, groups, strict=True):
+            group["lr"] = group["peak_lr"] * lr_factor(self.recipe, plan.step, name)
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], self.recipe.clip)
+            if not math.isfinite(float(norm)) or not math.isfinite(loss):
                 raise DivergedError(
-                    f"the loss or a gradient of step {self.step + 1} is not finite; the state of "
-                    f"step {self.step} is kept in {self.out}; lower lr_adapter and lr_head"
+                    f"the loss or a gradient of step {plan.step + 1} is not finite; the state of "
+                    f"step {plan.step} is kept in {self.out}; lower lr_adapter and lr_head"
                 )
         self.optimizer.step()
-        self.step += 1
-        self.context_tokens += recipe.batch * n_context
+        n_tokens = self.recipe.batch * plan.n_context
+        self.progress = Progress(plan.step + 1, self.context_tokens + n_tokens)
         seconds = time.monotonic() - started
-        return StepReport(self.step, objective, ratio, nats, float(loss.detach()), seconds)
-
-    def _loss(self, batch: Batch, ratio: int) -> tuple[Tensor, float]:
-        """Return (loss to minimise, figure to show): cross-entropy, or imitation's own error."""
-        ids = batch.context_ids.to(self.target.device)
-        n_context = torch.full((len(ids),), ids.shape[1], device=ids.device)
-        with self.condenser.autocast():
-            embeds, places = self.condenser.module(ids, n_context, ratio)
-        if batch.objective == IMITATION:
-            wanted = self.target.embed_ids(ids.gather(1, places))
-            return imitation_loss(embeds, wanted, self.target.embedding_scale)
-        has_teacher = batch.objective != "reconstruction" and self.recipe.kl_weight > 0
-        teacher = self.reader.teacher_logprobs(batch) if has_teacher else None
-        logits = self.reader.logits(embeds, batch)
-        recipe = self.recipe
-        loss, nats = batch_loss(logits, batch, teacher, recipe.ce_weight, recipe.kl_weight)
-        margin = recipe.swap_margins.get(batch.objective, 0.0)
-        if recipe.swap_weight > 0 and margin > 0 and len(ids) > 1:
-            swapped = self.reader.logits(embeds.roll(1, 0), batch)
-            loss = loss + recipe.swap_weight * swap_loss(logits, swapped, batch, margin)
-        return loss, nats
-
-    def _lr_factor(self) -> float:
-        """Linear warm-up, then cosine to ``final_lr`` at the last step."""
-        recipe = self.recipe
-        if self.step < recipe.warmup:
-            return (self.step + 1) / recipe.warmup
-        progress = (self.step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-        cosine = (1 + math.cos(math.pi * progress)) / 2
-        return recipe.final_lr + (1 - recipe.final_lr) * cosine
+        share = self.meter.note(shape, len(batch) * plan.n_context, seconds) if is_known else None
+        return StepReport(
+            self.step, plan.objective, plan.ratio, shown, loss, seconds, n_tokens / seconds, share
+        )
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         groups: dict[str, list[Any]] = {name: [] for name in LR_GROUPS}
         for name, parameter in self.condenser.module.named_parameters():
             if parameter.requires_grad:
+                parameter.data = parameter.data.float()
                 groups["adapter" if "lora_" in name else "head"].append(parameter)
         peaks = {"adapter": self.recipe.lr_adapter, "head": self.recipe.lr_head}
         return torch.optim.AdamW(
@@ -220,53 +258,15 @@ class Trainer:
         )
 
     def save_state(self) -> None:
-        """Write what an exact resume needs into ``out``."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        tensors = {f"model.{k}": v.float() for k, v in self.condenser.trained_state().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
-        partial = self.out / "state.partial"
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            partial,
-            metadata={
-                "step": str(self.step),
-                "context_tokens": str(self.context_tokens),
-                "run": self._digest,
-            },
-        )
-        partial.replace(self.out / "state.safetensors")
+        """Write what an exact resume needs into ``out``; the first process does."""
+        if self.workers.is_first:
+            trained = self.condenser.trained_state()
+            save_state(self.out, self._digest, self.progress, trained, self.optimizer)
 
     def resume(self) -> None:
-        """Go on where ``out`` left off.
-
-        Raises
-        ------
-        CheckpointError
-            There is no state, or another recipe, other data or another dtype made it.
-        """
-        path = self.out / "state.safetensors"
-        if not path.is_file():
-            raise CheckpointError(f"nothing to resume in {self.out}: it has no state.safetensors")
-        metadata = _metadata(path)
-        if metadata.get("run") != self._digest:
-            raise CheckpointError(
-                f"{path} was made by another recipe, from other data or in another dtype; "
-                "use another --out"
-            )
-        stored = load_file(path)
-        with torch.no_grad():
-            for name, tensor in self.condenser.trained_state().items():
-                tensor.copy_(stored[f"model.{name}"])
-        state: dict[int, dict[str, Any]] = {}
-        for name, tensor in stored.items():
-            if name.startswith("optimizer."):
-                _, index, moment = name.split(".")
-                state.setdefault(int(index), {})[moment] = tensor
-        whole = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**whole, "state": state})
-        self.step = int(metadata["step"])
-        self.context_tokens = int(metadata["context_tokens"])
+        """Go on where ``out`` left off; a CheckpointError where another run left it."""
+        trained = self.condenser.trained_state()
+        self.progress = load_state(self.out, self._digest, trained, self.optimizer)
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write the condenser as a checkpoint that users can name by its folder."""
@@ -280,6 +280,20 @@ class Trainer:
                 "trained_context_tokens": self.context_tokens,
             },
         )
+
+
+def moved(recipe: Recipe, init: Path | None) -> Recipe:
+    """Return the recipe for going on from a checkpoint: its settings, the projector first.
+
+    The recipe's own settings of the condenser come before the checkpoint's.
+    """
+    if init is None:
+        return recipe
+    origin = read_origin(init, recipe.method)
+    head_warmup = recipe.head_warmup
+    if origin.target_model != recipe.target_model:
+        head_warmup = max(head_warmup, round(HEAD_SHARE * recipe.steps))
+    return replace(recipe, condenser={**origin.config, **recipe.condenser}, head_warmup=head_warmup)
 
 
 def _untrained(recipe: Recipe, device: str, dtype: str) -> TrainableCondenser:
@@ -297,7 +311,7 @@ def _untrained(recipe: Recipe, device: str, dtype: str) -> TrainableCondenser:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         condenser = cls.create(options, recipe.condenser)
-    missing = sorted(set(recipe.ratios) - set(condenser.ratios or recipe.ratios))
+    missing = sorted(recipe.all_ratios - set(condenser.ratios or recipe.all_ratios))
     if missing:
         raise ConfigError(f"{recipe.method} does not offer ratio {missing[0]}")
     if max(recipe.context_lengths) > condenser.window_tokens:
@@ -305,29 +319,34 @@ def _untrained(recipe: Recipe, device: str, dtype: str) -> TrainableCondenser:
             f"context_lengths go up to {max(recipe.context_lengths)}; "
             f"a window of {recipe.method} holds {condenser.window_tokens}"
         )
+    for ratio in sorted(recipe.all_ratios):
+        _require_gradient(condenser, ratio, min(recipe.context_lengths))
     return condenser
 
 
-def _choose(rng: random.Random, weights: dict[Any, float]) -> Any:
-    """Draw a key by its weight; the order of the recipe's lines does not matter."""
-    keys = sorted(weights)
-    return rng.choices(keys, [weights[key] for key in keys])[0]
+def _require_gradient(condenser: TrainableCondenser, ratio: int, n_context: int) -> None:
+    """Refuse a ratio that leaves nothing to learn, such as 1 where nothing is dropped.
+
+    Raises
+    ------
+    ConfigError
+        It is one.
+    """
+    ids = torch.zeros(1, n_context, dtype=torch.long, device=condenser.target.device)
+    with condenser.autocast():
+        embeds, _ = condenser.module(ids, torch.full((1,), n_context, device=ids.device), ratio)
+    if not embeds.requires_grad:
+        raise ConfigError(
+            f"at ratio {ratio} {condenser.name} has nothing to learn: leave {ratio} out of "
+            "ratios and curriculum"
+        )
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
-
-
-def run_digest(recipe: Recipe, target: HFTarget, files: Sequence[Path | None]) -> str:
-    """Return a hash of all that a resumed run must share with the first."""
-    hashed = hashlib.sha256(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode())
-    hashed.update(str(target.dtype).encode())
-    for path in files:
-        if path is not None:
-            with path.open("rb") as file:
-                hashed.update(hashlib.file_digest(file, "sha256").digest())
-    return hashed.hexdigest()
+def compile_layers(
+    condenser: TrainableCondenser, target: HFTarget, backend: str = "inductor"
+) -> None:
+    """Compile the layers of the encoder and of the reader, one by one: they share their code."""
+    encoder = getattr(condenser.module, "encoder", None)
+    for layers in (getattr(encoder, "layers", ()), target.decoder.layers):
+        for layer in layers:
+            layer.compile(backend=backend)

@@ -1,155 +1,124 @@
-"""Batches and their loss."""
+"""Losses: sums that parts add up to, and what each of them asks for."""
 
 from __future__ import annotations
 
 import math
-import random
-from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, one_hot
 
-from neural_condense_core.evaluation.tasks import BRIDGE_TOKENS, TARGET_TOKENS
-from neural_condense_core.llm.base import TokenIds
-from neural_condense_core.llm.hf import HFTarget, load_target
-from neural_condense_core.llm.prompt import answer_prompt, continuation_prompt
-from neural_condense_core.training.data import Prose, Questions
+from neural_condense_core.training.batches import IGNORED, Batch
 from neural_condense_core.training.objectives import (
-    ANSWER_ROWS,
-    IGNORED,
-    BatchMaker,
-    Reader,
-    batch_loss,
-    imitation_loss,
-    swap_loss,
+    Teacher,
+    ce_sum,
+    counted_labels,
+    gap,
+    imitation_sum,
+    kl_sum,
+    partners,
+    swap_sum,
+    token_weights,
 )
 
-CONTEXT_TOKENS = 256
+VOCAB = 40
 
 
-@pytest.fixture(scope="module")
-def target(tiny_llama: str) -> HFTarget:
-    return load_target(tiny_llama, dtype="float32")
+@pytest.fixture
+def batch() -> Batch:
+    labels = torch.full((4, 6), IGNORED)
+    generator = torch.Generator().manual_seed(0)
+    labels[:, 2:5] = torch.randint(VOCAB, (4, 3), generator=generator)
+    return Batch("continuation", torch.zeros(4, 8), torch.zeros(4, 6), labels)
 
 
-@pytest.fixture(scope="module")
-def batches(target: HFTarget, prose_file: Path, qa_file: Path) -> BatchMaker:
-    return BatchMaker(target, Prose(prose_file, target, {}), Questions(qa_file, target, 16))
+def logits_of(batch: Batch, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(len(counted_labels(batch)), VOCAB, generator=generator)
 
 
-def test_a_continuation_is_what_follows_the_context_and_the_bridge(
-    batches: BatchMaker, target: HFTarget
-) -> None:
-    batch = batches.draw("continuation", random.Random(0), 3, CONTEXT_TOKENS)
-    assert batch.context_ids.shape == (3, CONTEXT_TOKENS)
-    for suffix, labels in zip(batch.suffix_ids, batch.labels, strict=True):
-        counted = labels != IGNORED
-        assert int(counted.sum()) == TARGET_TOKENS
-        assert bool(counted[-TARGET_TOKENS:].all())
-        # each label is the next token of the suffix
-        assert torch.equal(labels[-TARGET_TOKENS:-1], suffix[-TARGET_TOKENS + 1 :])
-        bridge = suffix[-TARGET_TOKENS - BRIDGE_TOKENS + 1 : -TARGET_TOKENS + 1].tolist()
-        whole = continuation_prompt(target, None, bridge)[-1]
-        assert isinstance(whole, TokenIds)
-        assert suffix[: len(whole)].tolist() == list(whole.ids)
+def even(batch: Batch) -> torch.Tensor:
+    labels = counted_labels(batch)
+    return token_weights(None, labels, 0.5, len(labels), 0.0)
 
 
-def test_a_reconstruction_comes_from_its_own_context(batches: BatchMaker) -> None:
-    batch = batches.draw("reconstruction", random.Random(0), 8, CONTEXT_TOKENS)
-    for context, labels in zip(batch.context_ids, batch.labels, strict=True):
-        wanted = labels[labels != IGNORED].tolist()
-        assert len(wanted) == TARGET_TOKENS
-        ids = context.tolist()
-        assert any(ids[i : i + TARGET_TOKENS] == wanted for i in range(len(ids)))
+def test_even_weights_make_means(batch: Batch) -> None:
+    labels, logits = counted_labels(batch), logits_of(batch, 1)
+    assert float(ce_sum(logits, labels, even(batch))) == pytest.approx(
+        float(cross_entropy(logits, labels))
+    )
+    teacher = logits_of(batch, 2)
+    whole = kl_div(log_softmax(logits, -1), log_softmax(teacher, -1), log_target=True,
+                   reduction="batchmean")  # fmt: skip
+    assert float(kl_sum(logits, Teacher.of(teacher, 0), even(batch))) == pytest.approx(float(whole))
 
 
-@pytest.mark.parametrize("n_context", [64, 128, 192])
-def test_contexts_have_the_length_that_is_asked_for(batches: BatchMaker, n_context: int) -> None:
-    for objective in ("continuation", "reconstruction", "answer", "imitation"):
-        batch = batches.draw(objective, random.Random(0), 2, n_context)
-        assert batch.context_ids.shape == (2, n_context)
+def test_the_teachers_unlikely_tokens_are_one_class(batch: Batch) -> None:
+    logits, teacher = logits_of(batch, 1), logits_of(batch, 2)
+    kept = [float(kl_sum(logits, Teacher.of(teacher, k), even(batch))) for k in (1, 8, 39, 0)]
+    assert 0 < kept[0] < kept[1] < kept[2] <= kept[3] + 1e-5  # merging classes lowers a KL
+    assert kept[2] == pytest.approx(kept[3], rel=0.02)
+    assert Teacher.of(teacher, 8).logprobs.shape == (12, 8)
+    assert Teacher.of(teacher, 99).ids is None
+    for k in (0, 8):
+        own = float(kl_sum(teacher, Teacher.of(teacher, k), even(batch)))
+        assert own == pytest.approx(0, abs=1e-5)
+    # a student that differs only where the teacher is unlikely is not told from it
+    moved = teacher.clone()
+    low = teacher.argsort(-1)[:, :2]
+    swapped = teacher.gather(1, low.flip(1))
+    moved.scatter_(1, low, swapped)
+    top = Teacher.of(teacher, 8)
+    assert float(kl_sum(moved, top, even(batch))) == pytest.approx(0, abs=1e-5)
 
 
-def test_answers_have_one_shape(batches: BatchMaker, target: HFTarget) -> None:
-    shapes = {
-        batches.draw("answer", random.Random(s), 2, CONTEXT_TOKENS).suffix_ids.shape
-        for s in range(4)
-    }
-    assert shapes == {(2, ANSWER_ROWS)}
-    batch = batches.draw("answer", random.Random(0), 4, CONTEXT_TOKENS)
-    for context, labels in zip(batch.context_ids, batch.labels, strict=True):
-        answer = target.decode(labels[labels != IGNORED].tolist())
-        assert answer in target.decode(context.tolist())
+def test_the_gap_is_what_the_context_adds() -> None:
+    labels = torch.tensor([0, 1, 2])
+    full = 5.0 * one_hot(torch.tensor([0, 1, 0]), 3).float()
+    bare = 5.0 * one_hot(torch.tensor([1, 1, 2]), 3).float()
+    gaps = gap(full, bare, labels)
+    assert gaps.tolist() == pytest.approx([5.0, 0.0, 0.0], abs=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["continuation", "reconstruction", "answer"])
-def test_the_reader_says_what_the_target_says(
-    batches: BatchMaker, target: HFTarget, objective: str
-) -> None:
-    """Differentiable and cached, the reading is the same as the judge's."""
-    batch = batches.draw(objective, random.Random(0), 2, CONTEXT_TOKENS)
-    logits = Reader(target).logits(target.embed_ids(batch.context_ids), batch)
-    loss, ce = batch_loss(logits, batch, None, 0.0, 0.0)
-    prompts, targets = [], []
-    head = answer_prompt(target, None, "")[0]
-    for context, suffix, labels in zip(
-        batch.context_ids, batch.suffix_ids, batch.labels, strict=True
-    ):
-        first = int((labels != IGNORED).nonzero()[0])
-        tail = TokenIds(tuple(suffix[: first + 1].tolist()))
-        prompts.append((head, TokenIds(tuple(context.tolist())), tail))
-        targets.append(labels[labels != IGNORED].tolist())
-    judged = target.loglikelihood(prompts, targets)
-    nats = sum(found.loss for found in judged) / sum(map(len, targets))
-    assert ce == pytest.approx(nats, abs=1e-4)
-    assert float(loss) == pytest.approx(ce)
+def test_weights_follow_the_gap_by_their_share() -> None:
+    gaps, labels = torch.tensor([3.0, 1.0, 0.0, 0.0]), torch.zeros(4)
+    shares = {s: token_weights(gaps, labels, s, 4, 4.0).tolist() for s in (0.0, 0.5, 1.0)}
+    assert shares[0.0] == [0.25] * 4
+    assert shares[1.0] == [0.75, 0.25, 0.0, 0.0]
+    assert shares[0.5] == [0.5, 0.25, 0.125, 0.125]
+    assert token_weights(torch.zeros(4), labels, 1.0, 4, 0.0).tolist() == [0.25] * 4
 
 
-def test_with_a_teacher_the_loss_is_zero_for_the_teacher_itself(
-    batches: BatchMaker, target: HFTarget
-) -> None:
-    batch = batches.draw("continuation", random.Random(0), 2, CONTEXT_TOKENS)
-    reader = Reader(target)
-    teacher = reader.teacher_logprobs(batch)
-    assert float(batch_loss(teacher, batch, teacher, 0.0, 1.0)[0]) == pytest.approx(0, abs=1e-5)
-    swapped = target.embed_ids(batch.context_ids.flip(0))
-    other = reader.logits(swapped, batch)
-    assert float(batch_loss(other, batch, teacher, 0.0, 1.0)[0]) > 1e-4
+def test_imitation_is_perfect_for_the_embeddings_themselves() -> None:
+    wanted = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    rows = torch.full((2,), 0.5)
+    assert float(imitation_sum(wanted, wanted, 1.0, rows)) == 0
+    expected = float(wanted.square().mean()) / 4
+    found = float(imitation_sum(torch.zeros_like(wanted), wanted, 2.0, rows))
+    assert found == pytest.approx(expected)
 
 
-def test_imitation_is_perfect_for_the_embeddings_themselves(
-    batches: BatchMaker, target: HFTarget
-) -> None:
-    batch = batches.draw("imitation", random.Random(0), 2, CONTEXT_TOKENS)
-    assert not (batch.labels != IGNORED).any()
-    wanted = target.embed_ids(batch.context_ids[:, ::4])
-    assert imitation_loss(wanted, wanted, target.embedding_scale)[1] == 0
-    loss, shown = imitation_loss(torch.zeros_like(wanted), wanted, target.embedding_scale)
-    assert shown == pytest.approx(float(loss))
-    assert 0.3 < shown < 3  # embeddings are one scale large
+def test_rows_have_partners_in_even_parts() -> None:
+    assert partners(4).tolist() == [1, 0, 3, 2]
+    assert partners(5).tolist() == [1, 0, 3, 2, 0]
+    assert partners(2).tolist() == [1, 0]
 
 
-def test_the_swap_term_falls_as_the_other_document_gets_worse(
-    batches: BatchMaker, target: HFTarget
-) -> None:
-    batch = batches.draw("reconstruction", random.Random(0), 2, CONTEXT_TOKENS)
-    labels = batch.labels[batch.labels != IGNORED]
-    right = 9 * torch.nn.functional.one_hot(labels, 259).float()
-    wrong = 9 * torch.nn.functional.one_hot((labels + 1) % 259, 259).float()
+def test_the_swap_term_falls_as_the_other_document_gets_worse(batch: Batch) -> None:
+    labels, rows = counted_labels(batch), torch.full((4,), 0.25)
+    right = 9 * one_hot(labels, VOCAB).float()
+    wrong = 9 * one_hot((labels + 1) % VOCAB, VOCAB).float()
     equal, good, bad = (
-        float(swap_loss(own, other, batch, 2.0))
+        float(swap_sum(own, other, batch, 2.0, rows))
         for own, other in ((right, right), (right, wrong), (wrong, right))
     )
     assert good < 0.01 < equal < bad
     assert equal == pytest.approx(math.log1p(math.exp(2.0)))
 
 
-def test_one_row_that_differs_much_does_not_settle_the_others(
-    batches: BatchMaker, target: HFTarget
-) -> None:
-    batch = batches.draw("reconstruction", random.Random(0), 2, CONTEXT_TOKENS)
-    labels = batch.labels[batch.labels != IGNORED]
-    right = 50 * torch.nn.functional.one_hot(labels, 259).float()
+def test_one_row_that_differs_much_does_not_settle_the_others(batch: Batch) -> None:
+    labels, rows = counted_labels(batch), torch.full((4,), 0.25)
+    right = 50 * one_hot(labels, VOCAB).float()
     half = right.clone()
-    half[: len(half) // 2] = 0  # the first row's document is told apart by far, the second's not
-    assert float(swap_loss(right, half, batch, 2.0)) > 1.0
+    half[: len(half) // 2] = 0  # told apart by far in the first rows, not at all in the others
+    assert float(swap_sum(right, half, batch, 2.0, rows)) > 1.0

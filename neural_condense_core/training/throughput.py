@@ -1,0 +1,90 @@
+"""How fast training is: context tokens a second, and the share of what the machine can do.
+
+Design decisions
+
+* The machine's rate is measured, on one large matrix product in the type that training uses;
+  data sheets promise what no product reaches.
+* Operations are counted by torch itself, once for each shape of step, backward pass included; no
+  formula has to be kept in step with the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+T = TypeVar("T")
+
+MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
+REPEATS = 5
+
+
+def measure_matrix_rate(device: str, dtype: torch.dtype) -> float:
+    """Return the operations a second of a square matrix product on a device, best of a few."""
+    kind = torch.device(device).type
+    size = MATRIX_SIZE.get(kind, MATRIX_SIZE["cpu"])
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        left @ right
+        if kind == "cuda":
+            torch.cuda.synchronize(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+class Meter:
+    """Counts operations of steps by their shape, and adds up time.
+
+    Parameters
+    ----------
+    matrix_rate : operations a second that the machine reaches; see ``measure_matrix_rate``
+    """
+
+    def __init__(self, matrix_rate: float) -> None:
+        self.matrix_rate = matrix_rate
+        self._operations: dict[tuple[object, ...], int] = {}
+        self._tokens = 0
+        self._spent = 0
+        self._seconds = 0.0
+
+    def run(self, shape: tuple[object, ...], work: Callable[[], T]) -> T:
+        """Do a step's work; the first of its shape is counted, which takes a little longer."""
+        if shape in self._operations:
+            return work()
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+            done = work()
+        self._operations[shape] = int(counter.get_total_flops())
+        return done
+
+    def is_known(self, shape: tuple[object, ...]) -> bool:
+        """Return whether a shape was counted, so that a step of it runs at full speed."""
+        return shape in self._operations
+
+    def note(self, shape: tuple[object, ...], n_tokens: int, seconds: float) -> float:
+        """Take down a step's time; returns its share of the matrix rate.
+
+        Parameters
+        ----------
+        shape : one that was counted
+        n_tokens : context tokens of this process
+        """
+        self._tokens += n_tokens
+        self._spent += self._operations[shape]
+        self._seconds += seconds
+        return self._operations[shape] / seconds / self.matrix_rate
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Context tokens a second of this process, over the steps noted."""
+        return self._tokens / self._seconds if self._seconds else 0.0
+
+    @property
+    def matrix_share(self) -> float:
+        """Share of the matrix rate, over the steps noted."""
+        return self._spent / self._seconds / self.matrix_rate if self._seconds else 0.0
