@@ -45,13 +45,20 @@ class Passage:
 
 @dataclass(frozen=True)
 class Question:
-    """A question on a context, which is a part of a document, and its gold answer."""
+    """A question on a context, which is a part of a document, its gold answer and other good ones.
+
+    Parameters
+    ----------
+    answer : the gold answer
+    answers : every answer that counts as right, the gold one among them; empty = that one alone
+    """
 
     source: str
     document: str
     context: str
     question: str
     answer: str
+    answers: tuple[str, ...] = ()
 
 
 def load_prose(path: Path) -> list[Passage]:
@@ -97,6 +104,7 @@ def load_qa(path: Path) -> list[Question]:
             row["context"],
             row["question"].strip(),
             row["answers"][0].strip(),
+            tuple(dict.fromkeys(text.strip() for text in row["answers"] if _is_text(text))),
         )
         for row in read_rows(path, QA_COLUMNS)
         if row["answers"]

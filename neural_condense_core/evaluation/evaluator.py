@@ -7,51 +7,45 @@ Design decisions
 
 * What does not depend on a condenser (``none``, ``full``, the full text of another document) is
   measured once a task.
-* Query-aware methods are left out of ``reconstruction``, which asks nothing.
+* One method at one ratio runs through all tasks before the next one does: tasks share what it made
+  of their contexts, and no more is kept than one method's tokens.
+* Query-aware methods are left out where the text is to be repeated, which asks nothing.
 * A baseline is run at the very number of tokens that the compared condenser made of each document,
   once for each such list of numbers: condensers of equal length share their baselines.
-* A query-aware method condenses the other document for the same query as its own.
+* A condenser that lacks some of the ratios is left out at those, and the report says so.
 * A row's name says which method it is of: names that stand for two methods are refused.
-* Milliseconds are taken one document at a time, each after a run of another one of its length:
-  the first run of a shape pays for compiling kernels. Both are the document with its tokens in an
-  order that no run before had, in the whole evaluation: of a document that was seen before, a
-  method would only find what it, or another method, has kept.
+* For the disturbance ``dtype`` a second target model reads the same tokens; the same items count,
+  and its own ends of the scale stand beside it.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from neural_condense_core.condensers.base import BudgetedCondenser, Condenser
 from neural_condense_core.condensers.registry import BASELINES, QUERY_AWARE_BASELINES
 from neural_condense_core.errors import ConfigError
-from neural_condense_core.evaluation.metrics import Row, Variant, greedy_accuracy, rows_of
+from neural_condense_core.evaluation.comparisons import compared
+from neural_condense_core.evaluation.condensing import Condensed, Condensing, promised
+from neural_condense_core.evaluation.examples import Examples
+from neural_condense_core.evaluation.metrics import Outcome, Row, Variant, rows_of
 from neural_condense_core.evaluation.perturbation import perturb
-from neural_condense_core.llm.base import Segment, TargetLLM, TokenIds, as_segment
+from neural_condense_core.evaluation.probes import Probe, TaskName
+from neural_condense_core.evaluation.reading import Ends, Reading, Segments, read, read_ends
+from neural_condense_core.evaluation.written import Reply, is_written, write
+from neural_condense_core.llm.base import TargetLLM, TokenIds, as_segment
 from neural_condense_core.llm.prompt import CONTINUE_INSTRUCTION
-from neural_condense_core.scoring.judge import (
-    Item,
-    Reference,
-    Score,
-    Task,
-    derangement,
-    judge,
-    measure_reference,
-)
-from neural_condense_core.scoring.recovery import Floats
-from neural_condense_core.tokens import CondensedTokens
+from neural_condense_core.scoring.judge import Mask, Score, derangement
 
 POSITIONS = ("plain", "explicit")
 ENDS_OF_THE_SCALE = ("none", "full")
 """Names of the rows without a condenser."""
 TRAINING_FREE = (*BASELINES, *QUERY_AWARE_BASELINES)
-BATCH = 16
-TIMED_DOCUMENTS = 8
+OTHER_DTYPE = "dtype"
 
 Progress = Callable[[str, int, int], None]
 """Called with what was done, how many steps are done, and how many there are."""
@@ -67,8 +61,8 @@ class EvaluationConfig:
     positions : of ``POSITIONS``
     perturbations : of ``PERTURBATIONS``
     seed : of the swapped documents, noise, intervals, and the documents that are timed
-    greedy_limit : reconstruction items that the model also writes by itself, the slow part;
-        0 = none
+    greedy_limit : items a task that the model also writes for by itself, the slow part; 0 = none
+    examples : of those, how many are told in full
     """
 
     ratios: tuple[float, ...] = (4.0,)
@@ -76,24 +70,28 @@ class EvaluationConfig:
     perturbations: tuple[str, ...] = ("none",)
     seed: int = 0
     greedy_limit: int = 16
+    examples: int = 3
 
 
-@dataclass(frozen=True)
-class _Request:
-    """One condensation: a context, for a query, to a length."""
+@dataclass(eq=False)
+class _Study:
+    """A task under evaluation: its items, what is swapped, the ends of the scale, rows so far."""
 
-    context: tuple[int, ...]
-    query: str | None
-    n_condensed: int
+    task: TaskName
+    probes: Sequence[Probe]
+    others: list[int]
+    ends: Ends
+    ends_elsewhere: Ends | None
+    rows: list[Row] = field(default_factory=list)
+    seen: set[tuple[str, float, tuple[int, ...]]] = field(default_factory=set)
 
+    @property
+    def kept(self) -> Mask:
+        return self.ends.reference.kept
 
-@dataclass(frozen=True, eq=False)
-class _Condensed:
-    """Tokens of each item's own context and of its other one."""
-
-    own: list[CondensedTokens]
-    other: list[CondensedTokens]
-    encode_ms: float
+    @property
+    def asks_nothing(self) -> bool:
+        return self.probes[0].task == "reconstruction"
 
 
 class Evaluator:
@@ -105,8 +103,14 @@ class Evaluator:
     condensers : what is compared, at least one; each by a name of its own
     baselines : what each is compared with, at its own length
     config : ratios and variants
+    elsewhere : the same model in another dtype, for the disturbance ``dtype``
     progress : told of each step
     clock : seconds, for ``encode_ms``
+
+    Attributes
+    ----------
+    examples : what the model wrote behind no context, the full text and the compared condensers
+    notes : what was left out and why
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Evaluator:
         baselines: Sequence[BudgetedCondenser],
         config: EvaluationConfig,
         *,
+        elsewhere: TargetLLM | None = None,
         progress: Progress = lambda label, done, total: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -123,6 +128,9 @@ class Evaluator:
         self.condensers = condensers
         self.baselines = baselines
         self.config = config
+        self.examples = Examples(target, config.examples)
+        self.notes: list[str] = []
+        self._elsewhere = elsewhere
         self._progress = progress
         self._clock = clock
         self._orders = np.random.default_rng(config.seed)
@@ -135,8 +143,9 @@ class Evaluator:
         Raises
         ------
         ConfigError
-            A condenser does not offer a ratio, is for another target model, or bears the name of
-            another one or of a baseline.
+            A condenser offers none of the ratios, is for another target model, has another
+            tokenizer than that, or bears the name of another one or of a baseline; or no second
+            target model is there for ``dtype``.
         """
         self._check_names()
         for condenser in self.condensers:
@@ -145,12 +154,19 @@ class Evaluator:
                     f"{condenser.name} condenses for {condenser.target_model!r}, "
                     f"not for {self.target.name!r}"
                 )
-            for ratio in self.config.ratios:
-                if condenser.ratios is not None and ratio not in condenser.ratios:
-                    offered = ", ".join(f"{offer:g}" for offer in condenser.ratios)
-                    raise ConfigError(
-                        f"{condenser.name} does not offer ratio {ratio:g}; it offers {offered}"
-                    )
+            if not condenser.reads_target_tokens:
+                raise ConfigError(
+                    f"{condenser.name} tokenizes otherwise than {self.target.name}, so it cannot "
+                    "be compared at equal numbers of tokens"
+                )
+            if not any(_offers(condenser, ratio) for ratio in self.config.ratios):
+                ratios = ", ".join(f"{ratio:g}" for ratio in self.config.ratios)
+                offered = ", ".join(f"{offer:g}" for offer in condenser.ratios or ())
+                raise ConfigError(
+                    f"{condenser.name} does not offer ratio {ratios}; it offers {offered}"
+                )
+        if OTHER_DTYPE in self.config.perturbations and self._elsewhere is None:
+            raise ConfigError(f"the disturbance {OTHER_DTYPE!r} needs the target in another dtype")
 
     def _check_names(self) -> None:
         kinds = {baseline.name: type(baseline) for baseline in self.baselines}
@@ -167,180 +183,131 @@ class Evaluator:
                     "rename its folder"
                 )
 
-    def run(self, items_by_task: Mapping[Task, Sequence[Item]]) -> list[Row]:
-        """Evaluate every condenser at every ratio on every task."""
+    def run(self, probes_by_task: Mapping[TaskName, Sequence[Probe]]) -> list[Row]:
+        """Evaluate every condenser at every ratio on every task; rows come task by task."""
         self.check()
-        methods = len(self.condensers) * (1 + len(self.baselines))
-        self._done, self._total = 0, len(items_by_task) * (1 + len(self.config.ratios) * methods)
-        rows = []
-        for task, items in items_by_task.items():
-            rows += self._run_task(task, items)
-        return rows
+        pairs = list(self._pairs())
+        methods = 1 + len(self.baselines)
+        self._done, self._total = 0, len(probes_by_task) * (1 + len(pairs) * methods)
+        studies = [self._study(task, probes) for task, probes in probes_by_task.items()]
+        for ratio, condenser in pairs:
+            for method in (condenser, *self.baselines):
+                condensing = Condensing(method, ratio, self._query, self._clock, self._orders)
+                for study in studies:
+                    self._run(study, condenser, condensing)
+                    self._step(f"{study.task}: {method.name} at {ratio:g}x")
+        return compared([row for study in studies for row in study.rows], self.config.seed)
 
-    def _run_task(self, task: Task, items: Sequence[Item]) -> list[Row]:
-        others = derangement(
-            [item.document for item in items], [item.source for item in items], self.config.seed
-        )
-        reference = measure_reference(
-            self.target, items, [items[other].context_ids for other in others]
-        )
-        rows = self._ends_of_the_scale(items, reference)
-        self._step(f"{task}: none, full")
+    def _pairs(self) -> Iterator[tuple[float, Condenser]]:
         for ratio in self.config.ratios:
-            seen: set[tuple[str, tuple[int, ...]]] = set()
             for condenser in self.condensers:
-                budgets = _promised(condenser, items, ratio)
-                for method in (condenser, *self.baselines):
-                    key = (method.name, budgets)
-                    if key not in seen and not (method.query_aware and task == "reconstruction"):
-                        seen.add(key)
-                        condensed = self._condense(method, items, others, ratio, budgets)
-                        rows += self._judged(method, items, ratio, condensed, reference)
-                    self._step(f"{task}: {method.name} at {ratio:g}x")
-        return rows
+                if _offers(condenser, ratio):
+                    yield ratio, condenser
+                else:
+                    self.notes.append(f"{condenser.name} does not offer ratio {ratio:g}")
 
-    def _ends_of_the_scale(self, items: Sequence[Item], reference: Reference) -> list[Row]:
-        scores = (
-            Score(reference.none, reference.none, reference),
-            Score(reference.full, reference.full_other, reference),
+    def _study(self, task: TaskName, probes: Sequence[Probe]) -> _Study:
+        others = derangement(
+            [probe.document for probe in probes],
+            [probe.swap_group for probe in probes],
+            self.config.seed,
         )
-        texts: list[Segment | None] = [TokenIds(item.context_ids) for item in items]
-        nothing: list[Segment | None] = [None] * len(items)
-        return [
-            row
-            for name, score, contexts in zip(
-                ENDS_OF_THE_SCALE, scores, (nothing, texts), strict=True
-            )
-            for row in rows_of(
-                items,
-                score,
-                Variant(name),
-                self._greedy(items, contexts, reference),
-                self.config.seed,
-            )
-        ]
+        texts = [probes[other].context_ids for other in others]
+        elsewhere = self._elsewhere if OTHER_DTYPE in self.config.perturbations else None
+        study = _Study(
+            task,
+            probes,
+            others,
+            read_ends(self.target, probes, texts),
+            read_ends(elsewhere, probes, texts) if elsewhere else None,
+        )
+        for name, reading, contexts in (
+            ("none", study.ends.none, [None] * len(probes)),
+            ("full", study.ends.full, [TokenIds(probe.context_ids) for probe in probes]),
+        ):
+            self._record(study, Variant(name), reading, contexts, shown=True)
+        self._step(f"{task}: none, full")
+        return study
 
-    def _judged(
-        self,
-        method: Condenser,
-        items: Sequence[Item],
-        ratio: float,
-        condensed: _Condensed,
-        reference: Reference,
-    ) -> list[Row]:
+    def _run(self, study: _Study, condenser: Condenser, condensing: Condensing) -> None:
+        method = condensing.method
+        budgets = promised(condenser, study.probes, condensing.ratio)
+        key = (method.name, condensing.ratio, budgets)
+        if key in study.seen or (method.query_aware and study.asks_nothing):
+            return
+        study.seen.add(key)
+        condensed = condensing.condense(study.probes, study.others, budgets)
         plain = Variant(
             method.name,
-            ratio,
+            condensing.ratio,
             query_aware=method.query_aware,
             n_condensed=tuple(tokens.n_condensed_tokens for tokens in condensed.own),
-            encode_ms=condensed.encode_ms,
+            hidden_size=self.target.hidden_size,
+            encode_ms=tuple(condensed.encode_ms.tolist()),
         )
-        rows = []
         for variant in self._variants(plain, condensed):
             own, other = (
-                [perturb(tokens, variant.perturbation, self.config.seed) for tokens in side]
+                [
+                    as_segment(
+                        perturb(tokens, variant.perturbation, self.config.seed),
+                        explicit_positions=variant.positions == "explicit",
+                    )
+                    for tokens in side
+                ]
                 for side in (condensed.own, condensed.other)
             )
-            explicit = variant.positions == "explicit"
-            score = judge(self.target, items, own, other, reference, explicit_positions=explicit)
-            segments = [as_segment(tokens, explicit_positions=explicit) for tokens in own]
-            greedy = self._greedy(items, segments, reference)
-            rows += rows_of(items, score, variant, greedy, self.config.seed)
-        return rows
+            reader = self._reader(variant)
+            reading = read(reader, study.probes, own, other)
+            untouched = (variant.positions, variant.perturbation) == ("plain", "none")
+            shown = untouched and method in self.condensers
+            self._record(study, variant, reading, own, shown=shown)
 
-    def _variants(self, plain: Variant, condensed: _Condensed) -> Iterator[Variant]:
+    def _variants(self, plain: Variant, condensed: Condensed) -> Iterator[Variant]:
         placed = all(tokens.positions is not None for tokens in condensed.own)
         for positions in self.config.positions:
             if positions == "plain" or placed:
                 for perturbation in self.config.perturbations:
                     yield replace(plain, positions=positions, perturbation=perturbation)
 
-    def _greedy(
-        self, items: Sequence[Item], contexts: Sequence[Segment | None], reference: Reference
-    ) -> Floats | None:
-        chosen = np.flatnonzero(reference.kept)[: self.config.greedy_limit]
-        if items[0].task != "reconstruction" or not len(chosen):
-            return None
-        found = np.full(len(items), np.nan)
-        found[chosen] = greedy_accuracy(
-            self.target, [items[i] for i in chosen], [contexts[i] for i in chosen]
-        )
-        return found
+    def _reader(self, variant: Variant) -> TargetLLM:
+        if variant.perturbation == OTHER_DTYPE and self._elsewhere is not None:
+            return self._elsewhere
+        return self.target
 
-    def _condense(
+    def _record(
         self,
-        method: Condenser,
-        items: Sequence[Item],
-        others: Sequence[int],
-        ratio: float,
-        budgets: Sequence[int],
-    ) -> _Condensed:
-        """Condense each item's own context and its other one, every distinct one once."""
+        study: _Study,
+        variant: Variant,
+        reading: Reading,
+        contexts: Segments,
+        *,
+        shown: bool,
+    ) -> None:
+        elsewhere = variant.perturbation == OTHER_DTYPE
+        ends = study.ends_elsewhere if elsewhere and study.ends_elsewhere else study.ends
+        score = Score(reading.losses, reading.other, ends.reference)
+        replies = self._written(study, contexts, self._reader(variant))
+        outcome = Outcome(score, reading.hits, ends, study.kept, replies)
+        study.rows += rows_of(study.task, study.probes, outcome, variant, self.config.seed)
+        if shown:
+            self.examples.add(study.task, study.probes, replies, variant)
 
-        def request(asking: int, holding: int) -> _Request:
-            query = self._query(items[asking]) if method.query_aware else None
-            return _Request(items[holding].context_ids, query, budgets[holding])
+    def _written(self, study: _Study, contexts: Segments, reader: TargetLLM) -> dict[int, Reply]:
+        chosen = np.flatnonzero(study.kept)[: self.config.greedy_limit].tolist()
+        if not chosen or not is_written(study.probes[0]):
+            return {}
+        replies = write(reader, [study.probes[i] for i in chosen], [contexts[i] for i in chosen])
+        return dict(zip(chosen, replies, strict=True))
 
-        own = [request(i, i) for i in range(len(items))]
-        other = [request(i, holding) for i, holding in enumerate(others)]
-        distinct = sorted(dict.fromkeys([*own, *other]), key=lambda r: len(r.context))
-        made: dict[_Request, CondensedTokens] = {}
-        for start in range(0, len(distinct), BATCH):
-            batch = distinct[start : start + BATCH]
-            made.update(zip(batch, _condensed(method, batch, ratio), strict=True))
-        encode_ms = self._encode_ms(
-            method, distinct[:: max(1, len(distinct) // TIMED_DOCUMENTS)], ratio
-        )
-        return _Condensed([made[r] for r in own], [made[r] for r in other], encode_ms)
-
-    def _encode_ms(self, method: Condenser, requests: Sequence[_Request], ratio: float) -> float:
-        times = []
-        for request in requests:
-            warm_up, timed = (
-                replace(request, context=tuple(self._orders.permutation(request.context).tolist()))
-                for _ in range(2)
-            )
-            _condensed(method, [warm_up], ratio)
-            start = self._clock()
-            _condensed(method, [timed], ratio)
-            times.append(1000 * (self._clock() - start))
-        return statistics.median(times)
-
-    def _query(self, item: Item) -> str:
+    def _query(self, probe: Probe) -> str:
         """Return what a query-aware method is told: the question, or the text that goes on."""
-        return item.question or self.target.decode(item.bridge_ids).strip() or CONTINUE_INSTRUCTION
+        written = self.target.decode(probe.bridge_ids).strip()
+        return probe.question or written or CONTINUE_INSTRUCTION
 
     def _step(self, label: str) -> None:
         self._done += 1
         self._progress(label, self._done, self._total)
 
 
-def _promised(condenser: Condenser, items: Sequence[Item], ratio: float) -> tuple[int, ...]:
-    return tuple(condenser.n_condensed_tokens(len(item.context_ids), ratio) for item in items)
-
-
-def _condensed(
-    method: Condenser, requests: Sequence[_Request], ratio: float
-) -> list[CondensedTokens]:
-    """Condense a batch.
-
-    Raises
-    ------
-    ConfigError
-        The condenser made another number of tokens than it promised, so that nothing could be
-        compared at equal length.
-    """
-    contexts = [request.context for request in requests]
-    queries = [request.query for request in requests if request.query is not None] or None
-    if isinstance(method, BudgetedCondenser):
-        # condensers of a fixed number of tokens may make more of a short context than it has
-        budgets = [min(request.n_condensed, len(request.context)) for request in requests]
-        return method.condense_to(contexts, budgets, queries=queries)
-    made = method.condense(contexts, ratio, queries=queries)
-    for request, tokens in zip(requests, made, strict=True):
-        if tokens.n_condensed_tokens != request.n_condensed:
-            raise ConfigError(
-                f"{method.name} made {tokens.n_condensed_tokens} condensed tokens of "
-                f"{len(request.context)} at ratio {ratio:g} and promised {request.n_condensed}"
-            )
-    return made
+def _offers(condenser: Condenser, ratio: float) -> bool:
+    return condenser.ratios is None or ratio in condenser.ratios

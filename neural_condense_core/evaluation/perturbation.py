@@ -1,39 +1,26 @@
-"""Small disturbances that condensed tokens must survive to be of use on a wire.
+"""The disturbances that the evaluation can add: those of the scoring service, and another dtype.
 
-A matrix that only works bit for bit (found by search, say) loses what it seemed to hold.
+``"dtype"`` leaves the tokens as they are: the target model reads them in its other dtype.
 """
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import replace
-
-import numpy as np
-
+from neural_condense_core.scoring import perturbation
+from neural_condense_core.scoring.perturbation import NOISE_SHARE
 from neural_condense_core.tokens import CondensedTokens
 
-PERTURBATIONS = ("none", "noise", "int8")
-NOISE_SHARE = 0.02
-"""Standard deviation of the noise, as a share of the matrix's own root mean square."""
+__all__ = ["NOISE_SHARE", "PERTURBATIONS", "perturb"]
+
+PERTURBATIONS = (*perturbation.PERTURBATIONS, "dtype")
 
 
 def perturb(tokens: CondensedTokens, kind: str, seed: int) -> CondensedTokens:
-    """Return the tokens with noise added or rounded to 8 bits.
+    """Return the tokens disturbed.
 
     Parameters
     ----------
     tokens : any
-    kind : ``"none"``, ``"noise"`` (Gaussian) or ``"int8"`` (per row, by its largest value)
+    kind : of ``PERTURBATIONS``; ``"dtype"`` changes nothing here
     seed : same seed and tokens, same noise
     """
-    if kind == "none":
-        return tokens
-    embeds = tokens.embeds.astype(np.float32)
-    if kind == "int8":
-        scale = np.abs(embeds).max(axis=1, keepdims=True) / 127
-        scale[scale == 0] = 1
-        return replace(tokens, embeds=np.round(embeds / scale) * scale)
-    rng = np.random.default_rng([seed, zlib.crc32(embeds.tobytes())])
-    deviation = NOISE_SHARE * float(np.sqrt(np.mean(embeds**2)))
-    noise = rng.normal(0.0, deviation, embeds.shape).astype(np.float32)
-    return replace(tokens, embeds=embeds + noise)
+    return tokens if kind == "dtype" else perturbation.perturb(tokens, kind, seed)

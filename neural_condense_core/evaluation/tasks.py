@@ -1,31 +1,32 @@
-"""Evaluation items from texts and questions: continuation, answer, reconstruction.
+"""The tasks of an evaluation, and which items a command line asks for.
 
-Where it sits: between the files (``data.py``) and the evaluation; what it makes are the judge's
-``Item``s.
+Where it sits: between the files (``data.py``) and the evaluation; what it makes are ``Probe``s,
+the judge's items with choices and labels.
 
 Design decisions
 
 * Deterministic by seed and file: the same command asks the same things.
-* Items are spread: sources take turns, within a source documents do, and one document gives a
-  second item only when every other one has given its first. A few long books cannot decide a
-  result.
 * *continuation* puts a bridge between context and target, which every variant sees as text:
   without it the last words of the context alone (``truncate-tail``) win by fluency.
 * *answer* contexts are never cut: those that are too short or too long are left out, since a cut
   text may no longer hold the answer.
-* Windows start at a word, and windows of one text do not overlap.
+* *cloze* asks about the contexts of *continuation*, *recall* about those of *reconstruction*: what
+  was condensed for one serves the other.
+* *needle* and *counterfactual* are generated and need no file.
+* Without a choice of tasks the quick ones run: *continuation* and *answer*, as the files allow, or
+  *counterfactual* without any file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
 
 from neural_condense_core.errors import ConfigError
+from neural_condense_core.evaluation.cloze import cloze_probes, recall_probes
+from neural_condense_core.evaluation.counterfactuals import counterfactual_probes
 from neural_condense_core.evaluation.data import (
     Passage,
     Question,
@@ -33,12 +34,22 @@ from neural_condense_core.evaluation.data import (
     load_qa,
     passages_of,
 )
+from neural_condense_core.evaluation.needles import DEPTHS, LENGTHS, needle_probes
+from neural_condense_core.evaluation.probes import Probe, TaskName
+from neural_condense_core.evaluation.windows import grouped, shuffled, turns, windows
 from neural_condense_core.llm.base import TargetLLM
-from neural_condense_core.scoring.judge import Item, Task
 
-T = TypeVar("T")
-
-TASKS: tuple[Task, ...] = ("continuation", "answer", "reconstruction")
+TASKS: tuple[TaskName, ...] = (
+    "continuation",
+    "answer",
+    "cloze",
+    "reconstruction",
+    "recall",
+    "needle",
+    "counterfactual",
+)
+QUICK_TASKS: tuple[TaskName, ...] = ("continuation", "answer")
+GENERATED_TASKS: tuple[TaskName, ...] = ("needle", "counterfactual")
 
 CONTEXT_TOKENS = 256
 BRIDGE_TOKENS = 32
@@ -47,43 +58,54 @@ RECONSTRUCTION_TOKENS = 128
 MIN_ANSWER_CONTEXT = 64
 MAX_ANSWER_CONTEXT = 512
 MAX_ANSWER_TOKENS = 64
-MAX_WINDOWS_PER_DOCUMENT = 4
 
-CHARS_PER_TOKEN = 8
-"""More characters than a token of running text has; windows are tokenised from so many."""
+PROMPT_ROOM = 256
+"""Positions that a chat around a context, its bridge and its target take at most."""
 
 
 def continuation_items(
-    target: TargetLLM, passages: Sequence[Passage], limit: int, seed: int
-) -> list[Item]:
-    """Return at most ``limit`` items: context, bridge, and the text that follows."""
-    bridge_end = CONTEXT_TOKENS + BRIDGE_TOKENS
-    return [
-        Item(
-            "continuation",
-            passage.document,
-            passage.source,
-            ids[:CONTEXT_TOKENS],
-            ids[bridge_end:],
-            bridge_ids=ids[CONTEXT_TOKENS:bridge_end],
-        )
-        for passage, ids in _windows(target, passages, bridge_end + TARGET_TOKENS, limit, seed)
-    ]
+    target: TargetLLM,
+    passages: Sequence[Passage],
+    limit: int,
+    seed: int,
+    lengths: Sequence[int] = (CONTEXT_TOKENS,),
+) -> list[Probe]:
+    """Return at most ``limit`` items: context, bridge, and the text that follows.
+
+    Parameters
+    ----------
+    lengths : tokens of a context; of several, each takes its turn
+    """
+
+    def stream(n_context: int) -> Iterator[Probe]:
+        bridge_end = n_context + BRIDGE_TOKENS
+        for passage, ids in windows(target, passages, bridge_end + TARGET_TOKENS, seed):
+            yield Probe(
+                "continuation",
+                passage.document,
+                passage.source,
+                ids[:n_context],
+                ids[bridge_end:],
+                bridge_ids=ids[n_context:bridge_end],
+                labels=(("length", str(n_context)),) if len(lengths) > 1 else (),
+            )
+
+    return list(islice(turns(map(stream, lengths)), limit))
 
 
 def reconstruction_items(
     target: TargetLLM, passages: Sequence[Passage], limit: int, seed: int
-) -> list[Item]:
+) -> list[Probe]:
     """Return at most ``limit`` items whose target is the context itself."""
     return [
-        Item("reconstruction", passage.document, passage.source, ids, ids)
-        for passage, ids in _windows(target, passages, RECONSTRUCTION_TOKENS, limit, seed)
+        Probe("reconstruction", passage.document, passage.source, ids, ids)
+        for passage, ids in islice(windows(target, passages, RECONSTRUCTION_TOKENS, seed), limit)
     ]
 
 
 def answer_items(
     target: TargetLLM, questions: Sequence[Question], limit: int, seed: int
-) -> list[Item]:
+) -> list[Probe]:
     """Return at most ``limit`` items whose target is the gold answer.
 
     Contexts of less than ``MIN_ANSWER_CONTEXT`` or more than ``MAX_ANSWER_CONTEXT`` tokens are
@@ -91,136 +113,127 @@ def answer_items(
     """
     tokenized: dict[str, tuple[int, ...]] = {}
 
-    def stream(question: Question) -> Iterator[Item]:
+    def stream(question: Question) -> Iterator[Probe]:
         text = question.context
         if text not in tokenized:
             tokenized[text] = tuple(target.tokenize(text))
         answer = tuple(target.tokenize(question.answer))
         fits = MIN_ANSWER_CONTEXT <= len(tokenized[text]) <= MAX_ANSWER_CONTEXT
         if fits and 0 < len(answer) <= MAX_ANSWER_TOKENS:
-            yield Item(
+            yield Probe(
                 "answer",
                 question.document,
                 question.source,
                 tokenized[text],
                 answer,
                 question=question.question,
+                golds=question.answers or (question.answer,),
             )
 
-    def of_document(members: list[Question]) -> Iterator[Item]:
-        by_context = _grouped(members, lambda question: question.context).values()
-        return _turns(chain.from_iterable(map(stream, same)) for same in by_context)
+    def of_document(members: list[Question]) -> Iterator[Probe]:
+        by_context = grouped(members, lambda question: question.context).values()
+        return turns(chain.from_iterable(map(stream, same)) for same in by_context)
 
-    def of_source(members: list[Question]) -> Iterator[Item]:
-        by_document = _grouped(members, lambda question: question.document)
-        return _turns(map(of_document, by_document.values()))
+    def of_source(members: list[Question]) -> Iterator[Probe]:
+        by_document = grouped(members, lambda question: question.document)
+        return turns(map(of_document, by_document.values()))
 
-    shuffled = _shuffled(questions, seed)
-    by_source = _grouped(shuffled, lambda question: question.source)
-    return list(islice(_turns(of_source(by_source[name]) for name in sorted(by_source)), limit))
+    by_source = grouped(shuffled(questions, seed), lambda question: question.source)
+    return list(islice(turns(of_source(by_source[name]) for name in sorted(by_source)), limit))
 
 
-def build_items(
-    target: TargetLLM,
-    tasks: Sequence[Task] | None,
-    prose: Path | None,
-    qa: Path | None,
-    *,
-    limit: int,
-    seed: int,
-) -> dict[Task, list[Item]]:
+@dataclass(frozen=True)
+class ItemsConfig:
+    """Which items to make.
+
+    Parameters
+    ----------
+    tasks : which; None = the quick ones that the files allow
+    prose, qa : parquet files; ``continuation`` and ``cloze`` need prose, ``answer`` needs qa,
+        ``reconstruction`` and ``recall`` take prose, else the contexts of qa
+    limit : most items a task
+    seed : same seed, same items
+    lengths : context tokens of ``needle`` and ``continuation``; None = each task's own
+    depths : where needles stand, as shares of the text
+    """
+
+    tasks: Sequence[TaskName] | None = None
+    prose: Path | None = None
+    qa: Path | None = None
+    limit: int = 64
+    seed: int = 0
+    lengths: tuple[int, ...] | None = None
+    depths: tuple[float, ...] = DEPTHS
+
+
+def build_items(target: TargetLLM, config: ItemsConfig) -> dict[TaskName, list[Probe]]:
     """Read the files and build the items of each task.
 
     Parameters
     ----------
     target : whose tokens are counted
-    tasks : which; None = all that the files allow
-    prose, qa : parquet files; ``continuation`` needs prose, ``answer`` needs qa,
-        ``reconstruction`` takes prose, else the contexts of qa
-    limit : most items a task
-    seed : same seed, same items
+    config : which items
 
     Raises
     ------
     ConfigError
-        No file is given, a task's file is missing, or a file holds too little for a task.
+        A task's file is missing, a file holds too little for a task, or a length does not fit the
+        target model.
     """
-    if prose is None and qa is None:
-        raise ConfigError("give --prose FILE.parquet, --qa FILE.parquet or both")
-    passages = load_prose(prose) if prose else []
-    questions = load_qa(qa) if qa else []
-    makers: dict[Task, Callable[[], list[Item]]] = {}
-    if passages:
-        makers["continuation"] = lambda: continuation_items(target, passages, limit, seed)
-    if questions:
-        makers["answer"] = lambda: answer_items(target, questions, limit, seed)
-    texts = passages or passages_of(questions)
-    makers["reconstruction"] = lambda: reconstruction_items(target, texts, limit, seed)
-    found = {}
-    for task in tasks or [task for task in TASKS if task in makers]:
+    if config.lengths and max(config.lengths) > target.max_positions - PROMPT_ROOM:
+        raise ConfigError(
+            f"--lengths: {max(config.lengths)} tokens and a question do not fit {target.name}, "
+            f"which has {target.max_positions} positions"
+        )
+    makers = _makers(target, config)
+    found: dict[TaskName, list[Probe]] = {}
+    for task in config.tasks or _quick(makers):
         if task not in makers:
-            wanted = "--prose" if task == "continuation" else "--qa"
-            raise ConfigError(f"task {task!r} needs {wanted} FILE.parquet")
+            wanted = {"answer": "--qa", "continuation": "--prose", "cloze": "--prose"}
+            flag = wanted.get(task, "--prose or --qa")
+            raise ConfigError(f"task {task!r} needs {flag} FILE.parquet")
         items = makers[task]()
         if len({item.document for item in items}) < 2:
             raise ConfigError(
                 f"too little data for task {task!r}: it needs usable texts of at least two "
-                "documents; give a larger file or a higher --limit"
+                "documents; give a larger file, a higher --limit or other --lengths"
             )
         found[task] = items
     return found
 
 
-def _windows(
-    target: TargetLLM, passages: Sequence[Passage], n_tokens: int, limit: int, seed: int
-) -> list[tuple[Passage, tuple[int, ...]]]:
-    """Cut at most ``limit`` windows of exactly ``n_tokens``; sources and documents take turns."""
-
-    def of_passage(passage: Passage) -> Iterator[tuple[Passage, tuple[int, ...]]]:
-        slot = n_tokens * CHARS_PER_TOKEN
-        n_slots = max(1, len(passage.text) // slot)
-        for k in np.random.default_rng([seed, len(passage.text)]).permutation(n_slots):
-            ids = target.tokenize(_from_a_word(passage.text, int(k) * slot, slot))
-            if len(ids) >= n_tokens:
-                yield passage, tuple(ids[:n_tokens])
-
-    def of_document(members: list[Passage]) -> Iterator[tuple[Passage, tuple[int, ...]]]:
-        return islice(_turns(map(of_passage, members)), MAX_WINDOWS_PER_DOCUMENT)
-
-    def of_source(members: list[Passage]) -> Iterator[tuple[Passage, tuple[int, ...]]]:
-        by_document = _grouped(members, lambda passage: passage.document)
-        return _turns(map(of_document, by_document.values()))
-
-    by_source = _grouped(_shuffled(passages, seed), lambda passage: passage.source)
-    return list(islice(_turns(of_source(by_source[name]) for name in sorted(by_source)), limit))
+def lengths_that_fit(target: TargetLLM) -> tuple[int, ...]:
+    """Return the usual lengths of needle texts that fit the target model with a question."""
+    return tuple(n for n in LENGTHS if n <= target.max_positions - PROMPT_ROOM)
 
 
-def _from_a_word(text: str, start: int, n_chars: int) -> str:
-    """Return up to ``n_chars`` characters from ``start`` on, a word that is cut off left out."""
-    piece = text[start : start + n_chars]
-    if start:
-        _, _, piece = piece.partition(" ")
-    return piece.lstrip()
+def _quick(makers: dict[TaskName, Callable[[], list[Probe]]]) -> list[TaskName]:
+    return [task for task in QUICK_TASKS if task in makers] or ["counterfactual"]
 
 
-def _turns(streams: Iterable[Iterator[T]]) -> Iterator[T]:
-    """Yield one of each stream in turn until all are empty."""
-    left = list(streams)
-    while left:
-        remaining = []
-        for stream in left:
-            for value in islice(stream, 1):
-                yield value
-                remaining.append(stream)
-        left = remaining
-
-
-def _grouped(values: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:
-    found: dict[str, list[T]] = {}
-    for value in values:
-        found.setdefault(key(value), []).append(value)
-    return found
-
-
-def _shuffled(values: Sequence[T], seed: int) -> list[T]:
-    return [values[i] for i in np.random.default_rng(seed).permutation(len(values))]
+def _makers(target: TargetLLM, config: ItemsConfig) -> dict[TaskName, Callable[[], list[Probe]]]:
+    limit, seed = config.limit, config.seed
+    passages = load_prose(config.prose) if config.prose else []
+    questions = load_qa(config.qa) if config.qa else []
+    texts = passages or passages_of(questions)
+    lengths = config.lengths or (CONTEXT_TOKENS,)
+    window = CONTEXT_TOKENS + BRIDGE_TOKENS + TARGET_TOKENS
+    makers: dict[TaskName, Callable[[], list[Probe]]] = {
+        "needle": lambda: needle_probes(
+            target, config.lengths or lengths_that_fit(target), config.depths, limit, seed
+        ),
+        "counterfactual": lambda: counterfactual_probes(target, limit, seed),
+    }
+    if passages:
+        makers["continuation"] = lambda: continuation_items(target, passages, limit, seed, lengths)
+        makers["cloze"] = lambda: cloze_probes(
+            target, windows(target, passages, window, seed), CONTEXT_TOKENS, limit, seed
+        )
+    if questions:
+        makers["answer"] = lambda: answer_items(target, questions, limit, seed)
+    if texts:
+        makers["reconstruction"] = lambda: reconstruction_items(target, texts, limit, seed)
+        makers["recall"] = lambda: recall_probes(
+            target, windows(target, texts, RECONSTRUCTION_TOKENS, seed), limit, seed
+        )
+    return makers

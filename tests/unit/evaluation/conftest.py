@@ -1,12 +1,18 @@
-"""Tiny parquet files for evaluation tests, in the columns of real ones."""
+"""Tiny parquet files for evaluation tests, in the columns of real ones.
+
+This folder is put on the path, for ``evaluation_fakes.py``.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 WORDS = ("river", "stone", "lamp", "winter", "harbour", "engine", "copper", "meadow", "ledger")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -19,14 +18,16 @@ from neural_condense_core.condensers.pooled import PooledCondenser
 from neural_condense_core.condensers.registry import BASELINES, QUERY_AWARE_BASELINES
 from neural_condense_core.errors import NeuralCondenseError
 from neural_condense_core.evaluation import cli
-from neural_condense_core.evaluation.cli import Options, evaluate
+from neural_condense_core.evaluation.cli import evaluate
+from neural_condense_core.evaluation.options import Options
 from neural_condense_core.scoring import judge
 
 FIELDS = [
     "condenser", "ratio", "task", "source", "positions", "perturbation", "query_aware", "n",
     "n_documents", "dropped", "n_condensed", "recovery", "content_recovery", "ci", "loss",
     "loss_none", "loss_full", "loss_other", "loss_full_other", "accuracy", "greedy_accuracy",
-    "encode_ms",
+    "encode_ms", "by", "n_context", "bytes", "choice", "written", "best_baseline", "fall",
+    "fall_ci", "c_by_seed",
 ]  # fmt: skip
 
 app = typer.Typer()
@@ -44,8 +45,9 @@ def outcome(
     table = tmp_path_factory.mktemp("report") / "table.md"
     found = invoke(
         "--condensers", "head-tail", "--ratios", "4,8", "--target", tiny_llama,
-        "--prose", prose_file, "--qa", qa_file, "--limit", 4, "--greedy_limit", 0,
-        "--dtype", "float32", "--json", "-", "--markdown", table,
+        "--prose", prose_file, "--qa", qa_file, "--limit", 4, "--greedy_limit", 0, "--tasks",
+        "continuation,answer,reconstruction", "--dtype", "float32", "--json", "-", "--markdown",
+        table,
     )  # fmt: skip
     assert found.exit_code == 0, (found.output, found.exception)
     return found, table
@@ -53,7 +55,12 @@ def outcome(
 
 def test_stdout_holds_the_json_and_nothing_else(outcome: tuple[Any, Path]) -> None:
     found = json.loads(outcome[0].stdout)
-    assert list(found) == ["schema", "target", "seed", "limit", "dtype", "command", "rows"]
+    assert list(found) == [
+        "schema", "target", "seed", "limit", "dtype", "command", "tasks", "seeds", "hidden_size",
+        "notes", "rows", "examples",
+    ]  # fmt: skip
+    assert found["tasks"] == ["continuation", "answer", "reconstruction"]
+    assert (found["hidden_size"], found["seeds"], found["examples"]) == (64, [0], [])
     assert (found["schema"], found["seed"], found["limit"]) == (1, 0, 4)
     assert found["dtype"] == "float32"
     assert found["command"].startswith("condense eval --condensers head-tail --ratios 4,8 --prose ")
@@ -93,24 +100,11 @@ def test_rows_agree_with_themselves(outcome: tuple[Any, Path]) -> None:
             assert row["n_condensed"] == 256 / row["ratio"]
 
 
-def test_the_model_writes_reconstructions_by_itself(tiny_llama: str) -> None:
-    from neural_condense_core.evaluation.metrics import greedy_accuracy
-    from neural_condense_core.llm.base import TokenIds
-    from neural_condense_core.llm.hf import load_target
-    from neural_condense_core.scoring.judge import Item
-
-    target = load_target(tiny_llama, "cpu", "float32")
-    ids = tuple(target.tokenize("a river"))
-    item = Item("reconstruction", "d", "s", ids, ids)
-    found = greedy_accuracy(target, [item, item], [TokenIds(ids), None])
-    assert found.shape == (2,)
-    assert np.all((found >= 0) & (found <= 1))
-
-
 def test_markdown_repeats_the_rows_over_all_sources(outcome: tuple[Any, Path]) -> None:
     rows = json.loads(outcome[0].stdout)["rows"]
     text = outcome[1].read_text(encoding="utf-8")
-    assert text.count("\n| ") - 1 == sum(row["source"] == "all" for row in rows)
+    first = text.partition("\n\nTarget ")[0]
+    assert first.count("\n| ") - 1 == sum(row["source"] == "all" for row in rows)
 
 
 def pooled_checkpoint(folder: Path, target: str) -> Path:
@@ -220,7 +214,11 @@ def fails(*args: object) -> NeuralCondenseError:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "give --prose"),
+        (["--tasks", "nedle"], "Did you mean 'needle'"),
+        (["--lengths", "256,x"], "'x' is not a whole number from 1"),
+        (["--lengths", "0"], "'0' is not a whole number from 1"),
+        (["--seeds", "1,-1"], "'-1' is not a whole number from 0"),
+        (["--seeds", ",".join(map(str, range(17)))], "at most 16"),
         (["--prose", "none.parquet"], "no such file"),
         (["--qa", "none.parquet"], "no such file"),
         (["--prose", "FILE", "--tasks", "anser"], "Did you mean 'answer'"),
@@ -278,6 +276,34 @@ def test_condensers_of_different_targets_are_refused(
         cli.run(Options(condensers=("stride", "random"), prose=prose_file))
 
 
+def test_without_a_file_generated_tasks_run_and_seeds_repeat_them(
+    tiny_llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "MIN_GAP", -math.inf)
+    found = invoke(
+        "--condensers", "truncate-head", "--target", tiny_llama, "--limit", 4, "--seeds", "3,1",
+        "--greedy_limit", 1, "--examples", 1, "--perturb", "dtype", "--dtype", "float32", "--json",
+        "-",
+    )  # fmt: skip
+    assert found.exit_code == 0, (found.output, found.exception)
+    report = json.loads(found.stdout)
+    assert (report["tasks"], report["seeds"], report["seed"]) == (["counterfactual"], [3, 1], 3)
+    assert "--seeds 3,1 --perturb dtype --greedy_limit 1 --examples 1" in report["command"]
+    (example,) = report["examples"]
+    assert [reply["condenser"] for reply in example["replies"]] == ["none", "full", "truncate-head"]
+    row, moved = (
+        row
+        for row in report["rows"]
+        if (row["condenser"], row["source"]) == ("truncate-head", "all")
+    )
+    assert row["c_by_seed"][0] == row["content_recovery"]
+    assert len(row["c_by_seed"]) == 2
+    assert (row["choice"]["n"], row["choice"]["n_choices"], row["written"]["n"]) == (4, 4, 1)
+    assert moved["perturbation"] == "dtype"
+    assert moved["loss"] == pytest.approx(row["loss"], abs=0.1)
+    assert moved["loss"] != row["loss"]
+
+
 def test_command_repeats_the_evaluation() -> None:
     options = Options(
         condensers=("pooled", "icae"),
@@ -293,3 +319,5 @@ def test_command_repeats_the_evaluation() -> None:
     assert Options(condensers=("a",)).command == (
         "condense eval --condensers a --ratios 4 --limit 64 --seed 0"
     )
+    several = Options(condensers=("a",), seed=3, seeds=(3, 4), lengths=(512, 1024))
+    assert several.command.endswith("--limit 64 --seed 3 --seeds 3,4 --lengths 512,1024")

@@ -32,8 +32,8 @@ def test_load_qa_takes_the_first_answer_and_skips_rows_without(tmp_path: Path) -
         row | {"group": None, "context": "d"},
     ]
     first, second = load_qa(write(tmp_path, rows))
-    assert first == Question("s", "s: g", "c", "q?", "a")
-    assert second == Question("s", second.document, "d", "q?", "a")
+    assert first == Question("s", "s: g", "c", "q?", "a", ("a", "b"))
+    assert second == Question("s", second.document, "d", "q?", "a", ("a", "b"))
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:

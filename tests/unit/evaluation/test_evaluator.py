@@ -4,146 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from evaluation_fakes import FakeTarget, Head, Retrieval, Trained, items_of
 
-from neural_condense_core.condensers.base import BudgetedCondenser, Condenser, LoadOptions
+from neural_condense_core.condensers.base import Condenser
 from neural_condense_core.condensers.self_information import SelfInformationCondenser
 from neural_condense_core.condensers.spans import SpansCondenser
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.evaluation.evaluator import EvaluationConfig, Evaluator
-from neural_condense_core.llm.base import Likelihood, Prompt, TokenIds
+from neural_condense_core.evaluation.probes import Probe
 from neural_condense_core.llm.hf import load_target
-from neural_condense_core.scoring.judge import Item
-from neural_condense_core.tokens import CondensedTokens
-
-HIDDEN = 4
-
-
-class FakeTarget:
-    """Knows a target token if it stands in the prompt, as an id or in an embedding."""
-
-    name = "fake"
-    hidden_size = HIDDEN
-    max_positions = 4096
-
-    def __init__(self) -> None:
-        self.scored = 0
-
-    def tokenize(self, text: str) -> list[int]:
-        return [1000 + ord(letter) for letter in text]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(chr(i) for i in ids)
-
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
-        return f"<{messages[0]['content']}>"
-
-    def prefill(self, prompt: Prompt) -> Prompt:
-        return prompt
-
-    def loglikelihood(
-        self, prompts: Sequence[Prompt], targets: Sequence[Sequence[int]], *, prefix: Prompt | None
-    ) -> list[Likelihood]:
-        self.scored += len(prompts)
-        found = []
-        for prompt, target in zip(prompts, targets, strict=True):
-            seen: set[int] = set()
-            for part in (*(prefix or ()), *prompt):
-                ids = part.ids if isinstance(part, TokenIds) else part.embeds[:, 0].round()
-                seen.update(int(i) for i in ids)
-            known = np.array([token in seen for token in target])
-            found.append(Likelihood(np.where(known, -1.0, -3.0).astype(np.float32), known))
-        return found
-
-    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
-        return ["x"] * len(prompts)
-
-
-class Head(BudgetedCondenser):
-    """Keeps the first n tokens, as rows that begin with their id."""
-
-    def __init__(self, name: str = "truncate-head") -> None:
-        self.name = name
-        self.target_model = "fake"
-        self.hidden_size = HIDDEN
-        self.calls: list[tuple[tuple[int, ...], int, str | None]] = []
-
-    @classmethod
-    def load(cls, options: LoadOptions) -> Self:
-        return cls()
-
-    def tokenize(self, context: str) -> list[int]:
-        return [ord(letter) for letter in context]
-
-    def condense_to(
-        self,
-        contexts: Sequence[Sequence[int]],
-        n_condensed: Sequence[int],
-        *,
-        queries: Sequence[str] | None = None,
-    ) -> list[CondensedTokens]:
-        asked = queries or [None] * len(contexts)
-        self.calls += [
-            (tuple(ids), n, query)
-            for ids, n, query in zip(contexts, n_condensed, asked, strict=True)
-        ]
-        return [self.rows(ids, n) for ids, n in zip(contexts, n_condensed, strict=True)]
-
-    def rows(self, ids: Sequence[int], n: int) -> CondensedTokens:
-        embeds = np.zeros((n, HIDDEN), np.float32)
-        embeds[:, 0] = ids[:n]
-        return CondensedTokens(embeds, "fake", len(ids))
-
-
-class Retrieval(Head):
-    query_aware: ClassVar[bool] = True
-
-
-class Trained(Condenser):
-    """Keeps the last tokens, ``extra`` more of them than the ratio says."""
-
-    ratios = (2, 4)
-
-    def __init__(self, name: str = "trained", extra: int = 0, lies: bool = False) -> None:
-        self.name = name
-        self.target_model = "fake"
-        self.hidden_size = HIDDEN
-        self.extra = extra
-        self.lies = lies
-
-    load = Head.load
-    tokenize = Head.tokenize
-
-    def n_condensed_tokens(self, n_context_tokens: int, ratio: float) -> int:
-        return super().n_condensed_tokens(n_context_tokens, ratio) + self.extra
-
-    def condense(
-        self, contexts: Sequence[Sequence[int]], ratio: float, *, queries: Any = None
-    ) -> list[CondensedTokens]:
-        found = []
-        for ids in contexts:
-            n = self.n_condensed_tokens(len(ids), ratio) + self.lies
-            embeds = np.zeros((n, HIDDEN), np.float32)
-            embeds[:, 0] = [*ids, *ids][-n:]
-            positions = np.arange(n, dtype=np.int64)
-            found.append(CondensedTokens(embeds, "fake", len(ids), positions))
-        return found
-
-
-def items_of(task: Any, n: int = 6) -> list[Item]:
-    """Contexts of 8 to 13 tokens of their own; the targets are their first and their last."""
-    found = []
-    for k in range(n):
-        ids = tuple(range(100 * (k + 1), 100 * (k + 1) + 8 + k))
-        target = ids if task == "reconstruction" else (ids[0], ids[-1])
-        extra: dict[str, Any] = {"question": f"q{k}"} if task == "answer" else {}
-        if task == "continuation":
-            extra = {"bridge_ids": (ord("b"), ord("0") + k)}
-        found.append(Item(task, f"d{k}", f"s{k % 2}", ids, target, **extra))
-    return found
 
 
 def evaluator(
@@ -241,7 +115,7 @@ def test_no_method_is_timed_on_what_another_one_has_kept(tiny_llama: str) -> Non
     counting: Any = Counting()
     rng = np.random.default_rng(0)
     items = [
-        Item("answer", f"d{k}", "s", tuple(rng.integers(10, 200, size=12).tolist()), (20, 21), "?")
+        Probe("answer", f"d{k}", "s", tuple(rng.integers(10, 200, size=12).tolist()), (20, 21), "?")
         for k in range(10)
     ]
     rows = Evaluator(
@@ -281,15 +155,102 @@ def test_queries_of_a_continuation_are_the_bridge_and_reconstruction_has_none() 
     assert {row.task for row in rows if row.condenser == "sentence-retrieval"} == {"continuation"}
 
 
-def test_greedy_accuracy_is_for_reconstruction_only() -> None:
-    tasks: Any = {name: items_of(name) for name in ("answer", "reconstruction")}
+def test_what_is_written_depends_on_the_task() -> None:
+    tasks: Any = {name: items_of(name) for name in ("answer", "reconstruction", "continuation")}
     rows = [row for row in evaluator([Trained()]).run(tasks) if row.source == "all"]
-    assert [row.greedy_accuracy for row in rows if row.task == "answer"] == [None] * 3
-    assert [row.greedy_accuracy for row in rows if row.task == "reconstruction"] == [0.0] * 3
-    without = evaluator([Trained()], greedy_limit=0).run({
-        "reconstruction": tasks["reconstruction"]
-    })
+    written = {task: [row.written for row in rows if row.task == task] for task in tasks}
+    assert written["answer"] == [{"n": 2, "f1": 0.0, "exact_match": 0.0}] * 3
+    assert [found["n"] for found in written["reconstruction"] if found] == [2] * 3
+    assert written["continuation"] == [None] * 3
+    assert {row.greedy_accuracy for row in rows if row.task == "reconstruction"} == {0.0}
+    assert {row.greedy_accuracy for row in rows if row.task == "answer"} == {None}
+    without = evaluator([Trained()], greedy_limit=0).run(tasks)
     assert {row.greedy_accuracy for row in without} == {None}
+    assert all(row.written is None for row in without)
+
+
+def test_examples_tell_what_was_written_behind_each_kind_of_context() -> None:
+    running = evaluator(
+        [Trained()], [Head()], ratios=(2.0, 4.0), perturbations=("none", "int8"), examples=1
+    )
+    tasks: Any = {name: items_of(name) for name in ("answer", "continuation")}
+    running.run(tasks)
+    (found,) = running.examples.as_json()
+    assert (found["task"], found["document"], found["gold"]) == ("answer", "d0", "gold 0")
+    replies: Any = found["replies"]
+    assert [(reply["condenser"], reply["ratio"]) for reply in replies] == [
+        ("none", None), ("full", None), ("trained", 2.0), ("trained", 4.0),
+    ]  # fmt: skip
+
+
+def test_tasks_share_what_was_condensed_of_the_same_context() -> None:
+    head = Head()
+    answers = items_of("answer")
+    again = [replace(item, question="another?") for item in answers]
+    tasks: Any = {"answer": answers, "needle": again}
+    rows = evaluator([head]).run(tasks)
+    contexts = [item.context_ids for item in answers]
+    assert sorted(ids for ids, _, _ in head.calls if ids in contexts) == contexts
+    shown_rows = [row for row in rows if row.ratio and row.source == "all"]
+    assert [row.task for row in shown_rows] == ["answer", "needle"]
+    first, second = shown_rows
+    assert (first.content_recovery, first.encode_ms) == (second.content_recovery, second.encode_ms)
+
+
+def test_choices_are_ranked_behind_each_kind_of_context() -> None:
+    def chosen(item: Probe) -> Probe:
+        return replace(item, target_ids=item.context_ids[:1], distractors=((5,), (6,), (7,)))
+
+    items = [chosen(item) for item in items_of("answer")]
+    rows = evaluator([Head(), Trained()]).run({"counterfactual": items})
+    found = {row.condenser: row.choice for row in rows if row.source == "all"}
+    # the head keeps the token that is asked for, the tail loses it
+    assert [found[name].accuracy for name in ("none", "full", "truncate-head", "trained")] == [  # type: ignore[union-attr]
+        0.0, 1.0, 1.0, 0.0,
+    ]  # fmt: skip
+    head = found["truncate-head"]
+    assert head is not None
+    assert (head.n, head.n_choices, head.share, head.ci) == (6, 4, 1.0, (1.0, 1.0))
+
+
+def test_another_dtype_reads_the_same_tokens() -> None:
+    class Other(FakeTarget):
+        """Knows nothing."""
+
+        def loglikelihood(self, prompts: Any, targets: Any, *, prefix: Any) -> Any:
+            found = super().loglikelihood(prompts, targets, prefix=prefix)
+            return [replace(each, logprobs=each.logprobs - 1) for each in found]
+
+    with pytest.raises(ConfigError, match="needs the target in another dtype"):
+        evaluator([Head()], perturbations=("none", "dtype")).check()
+    target: Any = FakeTarget()
+    other: Any = Other()
+    rows = Evaluator(
+        target, [Head()], [], EvaluationConfig(perturbations=("none", "dtype")), elsewhere=other
+    ).run({"answer": items_of("answer")})
+    plain, moved = (row for row in rows if row.ratio and row.source == "all")
+    assert (plain.perturbation, moved.perturbation) == ("none", "dtype")
+    assert moved.loss == (plain.loss or 0) + 1
+    assert moved.loss_full == (plain.loss_full or 0) + 1
+    assert (plain.fall, moved.fall) == (None, 0.0)
+
+
+def test_a_ratio_that_a_condenser_lacks_is_noted_and_left_out() -> None:
+    running = evaluator([Trained(), Head()], ratios=(2.0, 3.0))
+    rows = running.run({"answer": items_of("answer")})
+    assert shown(rows)[2:] == [("trained", 2.0), ("truncate-head", 2.0), ("truncate-head", 3.0)]
+    assert running.notes == ["trained does not offer ratio 3"]
+
+
+def test_lengths_are_swapped_among_themselves() -> None:
+    items = [
+        replace(item, source="s", labels=(("length", str(n)),), context_ids=item.context_ids[:n])
+        for item, n in zip(items_of("answer"), (4, 8, 4, 8, 4, 8), strict=True)
+    ]
+    rows = evaluator([Head()], ratios=(2.0,)).run({"needle": items})
+    by_length = {row.source: row for row in rows if row.by == "length" and row.ratio}
+    assert {name: row.n_context for name, row in by_length.items()} == {"4": 4.0, "8": 8.0}
+    assert {name: row.bytes for name, row in by_length.items()} == {"4": 16.0, "8": 32.0}
 
 
 def test_variants_of_positions_and_perturbations() -> None:

@@ -11,28 +11,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from evaluation_fakes import Letters
 
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.evaluation.data import Passage, Question
 from neural_condense_core.evaluation.tasks import (
-    MAX_WINDOWS_PER_DOCUMENT,
+    TASKS,
+    ItemsConfig,
     answer_items,
     build_items,
     continuation_items,
     reconstruction_items,
 )
+from neural_condense_core.evaluation.windows import MAX_WINDOWS_PER_DOCUMENT
 from neural_condense_core.scoring.recovery import derangement
-
-
-class Letters:
-    """A tokenizer of one token a letter, enough of a target model for building items."""
-
-    def tokenize(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(map(chr, ids))
-
 
 TARGET: Any = Letters()
 
@@ -129,22 +121,55 @@ def test_answers_are_spread_over_sources_documents_and_contexts() -> None:
     assert len(answer_items(TARGET, given, 999, 0)) == len(given)
 
 
-def test_build_items_makes_what_the_files_allow(prose_file: Path, qa_file: Path) -> None:
-    def built(prose: Path | None, qa: Path | None, chosen: Any = None) -> list[str]:
-        return list(build_items(TARGET, chosen, prose, qa, limit=4, seed=0))
+def test_lengths_of_continuation_take_turns_and_are_labelled() -> None:
+    items = continuation_items(TARGET, passages(), 6, 0, (64, 128))
+    assert [len(item.context_ids) for item in items] == [64, 128] * 3
+    assert [item.label("length") for item in items] == ["64", "128"] * 3
+    assert continuation_items(TARGET, passages(), 1, 0, (64,))[0].labels == ()
 
-    assert built(prose_file, qa_file) == ["continuation", "answer", "reconstruction"]
-    assert built(prose_file, None) == ["continuation", "reconstruction"]
-    assert built(None, qa_file) == ["answer", "reconstruction"]
-    assert built(prose_file, qa_file, ("answer",)) == ["answer"]
+
+def test_build_items_makes_the_quick_tasks_that_the_files_allow(
+    prose_file: Path, qa_file: Path
+) -> None:
+    def built(prose: Path | None, qa: Path | None, chosen: Any = None) -> list[str]:
+        return list(build_items(TARGET, ItemsConfig(chosen, prose, qa, limit=4)))
+
+    assert built(prose_file, qa_file) == ["continuation", "answer"]
+    assert built(prose_file, None) == ["continuation"]
+    assert built(None, qa_file) == ["answer"]
+    assert built(None, None) == ["counterfactual"]
+    assert built(None, qa_file, ("reconstruction", "needle")) == ["reconstruction", "needle"]
+
+
+def test_every_task_can_be_built(tmp_path: Path, qa_file: Path) -> None:
+    path = tmp_path / "file.parquet"
+    rows = [
+        {
+            "source": "s",
+            "title": "t",
+            "text": " ".join(
+                f"In {1800 + 7 * i + k} Mr Smith{k} met Anna{k} and Ben{k}, Carl{k}, Dora{k} again."
+                for i in range(99)
+            ),
+        }
+        for k in range(4)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    config = ItemsConfig(TASKS, path, qa_file, 4, lengths=(1024,))
+    found = build_items(TARGET, config)
+    assert {task: len(items) for task, items in found.items()} == dict.fromkeys(TASKS, 4)
+    assert build_items(TARGET, config) == found
+    for task in ("cloze", "recall", "needle", "counterfactual"):
+        assert all(item.distractors for item in found[task])
 
 
 @pytest.mark.parametrize(
     ("with_prose", "with_qa", "chosen", "says"),
     [
-        (False, False, None, "--prose"),
         (True, False, ("answer",), "'answer' needs --qa"),
         (False, True, ("continuation",), "'continuation' needs --prose"),
+        (False, True, ("cloze",), "'cloze' needs --prose"),
+        (False, False, ("recall",), "'recall' needs --prose or --qa"),
     ],
 )
 def test_build_items_refuses(
@@ -153,13 +178,20 @@ def test_build_items_refuses(
     with pytest.raises(ConfigError) as caught:
         build_items(
             TARGET,
-            chosen,
-            prose_file if with_prose else None,
-            qa_file if with_qa else None,
-            limit=4,
-            seed=0,
+            ItemsConfig(
+                chosen, prose_file if with_prose else None, qa_file if with_qa else None, limit=4
+            ),
         )
     assert says in caught.value.message
+
+
+def test_a_length_beyond_the_target_models_positions_is_refused(prose_file: Path) -> None:
+    small: Any = Letters()
+    small.max_positions = 1024
+    with pytest.raises(ConfigError, match="1000 tokens and a question do not fit letters"):
+        build_items(small, ItemsConfig(("needle",), lengths=(512, 1000)))
+    items = build_items(small, ItemsConfig(("needle",), limit=4))["needle"]
+    assert {len(item.context_ids) for item in items} == {256, 512}
 
 
 def test_one_document_is_too_little(tmp_path: Path) -> None:
@@ -167,7 +199,7 @@ def test_one_document_is_too_little(tmp_path: Path) -> None:
     row = {"source": "s", "title": "t", "text": "word " * 3000}
     pq.write_table(pa.Table.from_pylist([row]), path)
     with pytest.raises(ConfigError, match="at least two documents"):
-        build_items(TARGET, ("continuation",), path, None, limit=4, seed=0)
+        build_items(TARGET, ItemsConfig(("continuation",), path, limit=4))
 
 
 def test_chapters_of_one_title_are_documents_of_their_own(tmp_path: Path) -> None:
@@ -176,7 +208,8 @@ def test_chapters_of_one_title_are_documents_of_their_own(tmp_path: Path) -> Non
     ]
     path = tmp_path / "file.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
-    for items in build_items(TARGET, None, path, None, limit=8, seed=0).values():
+    chosen = ("continuation", "reconstruction")
+    for items in build_items(TARGET, ItemsConfig(chosen, path, limit=8)).values():
         assert len(items) == len({item.document for item in items}) == 8
 
 
@@ -195,7 +228,7 @@ def test_a_context_of_two_sources_is_swapped_for_neither_of_them(tmp_path: Path)
     ]
     path = tmp_path / "file.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
-    built = build_items(TARGET, None, None, path, limit=9, seed=0)
+    built = build_items(TARGET, ItemsConfig(("answer", "reconstruction"), qa=path, limit=9))
     items = built["answer"]
     by_question = {item.question: item.document for item in items}
     assert len({by_question[q] for q in ("a?", "b?", "d?", "e?")}) == 1
