@@ -178,12 +178,23 @@ def ask(
         typer.Option("--target", help="Model that answers; default: the condenser's own."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")] = "cpu",
+    refine_steps: Annotated[
+        int | None,
+        typer.Option("--refine_steps", help="Gradient steps that improve the condensed tokens."),
+    ] = None,
+    refine_ms: Annotated[
+        float | None,
+        typer.Option("--refine_ms", help="Milliseconds for such steps, instead of a number."),
+    ] = None,
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="PATH|-", help="Answers as JSON; - is stdout.")
     ] = None,
 ) -> None:
     """Ask a question about a text, from its condensed tokens."""
+    from neural_condense_core.condensers.options import with_refinement
+
     check_writable(json_path)
+    condenser = with_refinement(condenser, refine_steps, refine_ms)
     context = read_text(source)
     target_name, answers = _answers(
         context,

@@ -60,6 +60,14 @@ def text(
         typer.Option("--target", help="Model that will read them; default: the condenser's own."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")] = "cpu",
+    refine_steps: Annotated[
+        int | None,
+        typer.Option("--refine_steps", help="Gradient steps that improve the condensed tokens."),
+    ] = None,
+    refine_ms: Annotated[
+        float | None,
+        typer.Option("--refine_ms", help="Milliseconds for such steps, instead of a number."),
+    ] = None,
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="PATH|-", help="Figures as JSON; - is stdout.")
     ] = None,
@@ -77,8 +85,10 @@ def text(
         raise ConfigError("-o - and --json - cannot share stdout; give one of them a path")
     context = read_text(source)
     from neural_condense_core.condensers.checkpoints import load_condenser
+    from neural_condense_core.condensers.options import with_refinement
     from neural_condense_core.wire.codec import to_safetensors
 
+    condenser = with_refinement(condenser, refine_steps, refine_ms)
     console = messages()
     with console.status(f"Loading {condenser}"):
         loaded = load_condenser(condenser, target, device=device)

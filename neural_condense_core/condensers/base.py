@@ -68,6 +68,8 @@ class Condenser(ABC):
     hidden_size : width of a condensed token
     ratios : compression ratios it offers, ascending; None = any ratio from 1 on
     query_aware : whether ``condense`` uses ``queries``
+    reads_target_tokens : whether the target model's own token ids of a text may be condensed; else
+        only those of ``tokenize``
     """
 
     name: str
@@ -75,6 +77,7 @@ class Condenser(ABC):
     hidden_size: int
     ratios: tuple[int, ...] | None = None
     query_aware: ClassVar[bool] = False
+    reads_target_tokens: bool = True
 
     @classmethod
     @abstractmethod

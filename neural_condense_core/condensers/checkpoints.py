@@ -3,7 +3,7 @@
 A checkpoint is a folder with ``condenser.safetensors`` (weights), ``config.json`` (method, target
 model, shapes, figures) and ``README.md`` (the model card). Those that ship lie in
 ``neural_condense_core/checkpoints/NAME``. A ``.safetensors`` file alone is an ICAE as its authors
-published it.
+published it. Options may stand behind any name (``options.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from neural_condense_core.condensers.base import Condenser, LoadOptions
+from neural_condense_core.condensers.installed import (
+    OWN_TARGET,
+    installed_folder,
+    installed_names,
+)
+from neural_condense_core.condensers.options import split_options, wrap
 from neural_condense_core.condensers.registry import METHODS
 from neural_condense_core.errors import CheckpointError, UnknownNameError
 from neural_condense_core.registry import suggest
@@ -26,8 +32,9 @@ PUBLISHED_SUFFIX = ".safetensors"
 PUBLISHED_METHOD = "icae"
 """The one method whose authors published weights in a file by itself."""
 
-DEFAULT_CHECKPOINTS = {"pooled": "pooled-fast", "icae": "icae"}
-"""Which shipped checkpoint a trained method's bare name means."""
+DEFAULT_CHECKPOINTS = {"pooled": "pooled-fast", "pooled-best": "pooled-fast", "icae": "icae"}
+"""Which shipped checkpoint another name means: a method its default, ``pooled-best`` the pooled one
+that measures best. Until one is trained on a GPU that is the fast one."""
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -93,6 +100,8 @@ def shipped_names() -> list[str]:
 def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
     """Return the class and the checkpoint (a folder, a published file or None) of a name.
 
+    Options behind the name are checked and left out.
+
     Raises
     ------
     UnknownNameError
@@ -100,6 +109,7 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
     CheckpointError
         The method needs trained weights and none ship, or the folder is no checkpoint.
     """
+    spec, _ = split_options(spec)
     name = DEFAULT_CHECKPOINTS.get(spec, spec)
     if name in shipped_names():
         folder = SHIPPED / name
@@ -111,6 +121,9 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
         )
     if spec in METHODS.targets():
         return METHODS.get(spec), None
+    if spec in installed_names():
+        folder = installed_folder(spec)
+        return _method_of(folder), folder
     if Path(spec).is_dir():
         return _method_of(Path(spec)), Path(spec)
     if Path(spec).suffix == PUBLISHED_SUFFIX and Path(spec).is_file():
@@ -119,7 +132,7 @@ def resolve(spec: str) -> tuple[type[Condenser], Path | None]:
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))  # a user's own module lies where they work
         return METHODS.get(spec), None
-    known = sorted({*shipped_names(), *METHODS.names()})
+    known = sorted({*shipped_names(), *METHODS.names(), *installed_names()})
     raise UnknownNameError(
         f"unknown condenser {spec!r}.{suggest(spec, known)} Known: {', '.join(known)}; "
         "or the path of a checkpoint folder or of a published .safetensors file, or module:Class"
@@ -149,7 +162,7 @@ def load_condenser(
 
     Parameters
     ----------
-    spec : checkpoint, method, folder, published file or ``module:Class``
+    spec : checkpoint, method, folder, published file or ``module:Class``, with options or without
     target_model : the model to condense for; None = the checkpoint's own, else the embedded one.
         A published file does not say what its own is
     device : torch device
@@ -161,6 +174,7 @@ def load_condenser(
         The checkpoint was trained for another target model, or does not say for which and none
         is given.
     """
+    spec, options = split_options(spec)
     cls, checkpoint = resolve(spec)
     own = _own_target(checkpoint)
     target = target_model or own
@@ -172,13 +186,17 @@ def load_condenser(
         )
     condenser = cls.load(LoadOptions(target, checkpoint, device, dtype))
     condenser.name = checkpoint.name.removesuffix(PUBLISHED_SUFFIX) if checkpoint else spec
-    return condenser
+    return wrap(condenser, options, device=device, dtype=dtype)
 
 
 def _own_target(checkpoint: Path | None) -> str | None:
     if checkpoint is None:
         return DEFAULT_TARGET_MODEL
-    return read_config(checkpoint).target_model if checkpoint.is_dir() else None
+    if not checkpoint.is_dir():
+        return None
+    stored = read_config(checkpoint).target_model
+    # a condenser that was trained together with its reader brings that model along
+    return str(checkpoint / stored) if stored == OWN_TARGET else stored or None
 
 
 DEFAULT_TARGET_MODEL = "smollm2-135m-instruct"

@@ -9,6 +9,8 @@ Design decisions
   span the same loss takes about ten times the steps. Runs of ``contiguous`` memory tokens stand
   side by side in the middle of their common stretch, since a frozen model reads contiguous tokens
   and makes nothing of scattered ones; 1 is the published layout, each at its own centre.
+* ``aligned = false`` is the memory token of ICAE as it was published first: plain position ids
+  behind the span. It is there to be compared with.
 * Memory tokens stand behind each row's own tokens, and padding behind those: the causal mask alone
   keeps a row independent of its batch, and every memory token sees the whole span.
 * Memory token j of ratio r is row ``j * r / min_ratio`` of one table: what stands at one place of
@@ -54,6 +56,7 @@ class SpansConfig:
     min_ratio : context tokens a row of the memory table; divides every ratio
     ratios : compression ratios on offer, ascending
     contiguous : memory tokens whose position ids are neighbours
+    aligned : whether memory tokens take position ids within the text they stand for
     """
 
     n_layers: int = 10
@@ -63,6 +66,7 @@ class SpansConfig:
     min_ratio: int = 2
     ratios: tuple[int, ...] = (2, 4, 8, 16)
     contiguous: int = 8
+    aligned: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings against each other.
@@ -106,7 +110,9 @@ class SpansConfig:
         given = {**settings, "ratios": tuple(ratios)}
         for name in known & given.keys():
             for value in given[name] if name == "ratios" else [given[name]]:
-                if type(value) is not int:
+                if name == "aligned" and type(value) is not bool:
+                    raise ConfigError(f"aligned must be true or false, got {value!r}")
+                if name != "aligned" and type(value) is not int:
                     raise ConfigError(f"{name} must hold whole numbers, got {value!r}")
         return cls(**given)
 
@@ -158,7 +164,7 @@ class SpanModule(WindowModule):
             inputs_embeds=self._fill(ids, where, starts),
             # without a mask, jumps in the position ids are read as borders of packed sequences
             attention_mask=torch.ones_like(ids),
-            position_ids=plain.scatter(1, where, places),
+            position_ids=plain.scatter(1, where, places) if self.config.aligned else plain,
             use_cache=False,
         ).last_hidden_state
         return self._project(states.gather(1, _wide(where, states))), places

@@ -1,24 +1,25 @@
 """``pooled``: the pooled residual condenser, any ratio in {1, 2, 4, 8, 16} at run time.
 
-Per segment of 8r context tokens, the *base* of its 8 condensed tokens is the segment's most
-informative contiguous span of 8 token embeddings. A residual, zero-initialised, adds what the
-other tokens said: each dropped token belongs to one of the 8 slots, in order; the hidden states of
-a slot's tokens behind layer K of the target are pooled and go through an MLP.
+Of each window the runs of tokens that are most worth keeping (``salience.py``, ``span_plan.py``)
+are the *base*: their embeddings, as many as there are condensed tokens. A residual,
+zero-initialised, adds what the other tokens said: each dropped token belongs to one of the kept
+ones, in order; the hidden states of such a slot's tokens behind layer K of the target are pooled
+and go through an MLP.
 
 Design decisions
 
 * The base is something a frozen model can read at once. Untrained, the condenser *is* a selection
   baseline; started from window means instead it had no content after 300k tokens (docs/log.md).
-* Contiguous spans, since scattered tokens say almost nothing to a frozen model.
 * The encoder is causal and pads on the right, so padding is never seen and no mask is needed.
-* Informativeness is the unigram self-information of a token, a table stored with the checkpoint:
-  it costs no pass of a model.
+* Layers below the one that salience reads have no adapters: the plan of a text is fixed before
+  training and stays what it was, and one pass serves both.
+* Unigram self-information, a part of the score, is a table stored with the checkpoint.
 
 References
 ----------
 Pooling over a frozen decoder: ARC-Encoder, arXiv:2510.20535 sec. 3, and arXiv:2510.20797.
 Self-information as importance: Selective-Context, arXiv:2310.06201. Differs from all of them: the
-residual on a contiguous span and the assignment of dropped tokens to slots are this project's own.
+residual on runs of kept tokens and the assignment of dropped tokens to them are this project's own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from torch import Tensor, nn
 
 from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.lora import add_lora
+from neural_condense_core.condensers.salience import LAYER, Salience
+from neural_condense_core.condensers.span_plan import SpanPlan
 from neural_condense_core.condensers.trainable import (
     NORM_RANGE,
     TrainableCondenser,
@@ -42,73 +45,18 @@ from neural_condense_core.errors import CheckpointError
 from neural_condense_core.llm.hf import HFTarget
 
 RATIOS = (1, 2, 4, 8, 16)
-SLOTS = 8
-"""Condensed tokens per segment, and so the length of a contiguous span."""
 
 DEFAULTS: dict[str, Any] = {"n_layers": 10, "lora_r": 64, "lora_alpha": 128}
 
 
-class SegmentPlan:
-    """Which tokens each condensed token stands for.
-
-    Parameters
-    ----------
-    scores : (batch, n_padded) informativeness of each token
-    n_context : (batch,) how many tokens of each row are real
-    ratio : compression ratio r; a segment holds ``SLOTS * r`` tokens
-
-    Attributes
-    ----------
-    base : (batch, n_segments * SLOTS) int64, the token whose embedding is the base
-    slot : (batch, n_segments, SLOTS * r) int64, the slot a token belongs to, -1 for padding
-    """
-
-    def __init__(self, scores: Tensor, n_context: Tensor, ratio: int) -> None:
-        length = SLOTS * ratio
-        batch, n_padded = scores.shape
-        n_segments = -(-n_padded // length)
-        scores = nn.functional.pad(scores, (0, n_segments * length - n_padded))
-        scores = scores.view(batch, n_segments, length)
-        offset = torch.arange(length, device=scores.device)
-        first = torch.arange(n_segments, device=scores.device) * length
-        # per segment: how many tokens are real, how many condensed tokens they become
-        n_real = (n_context[:, None] - first).clamp(0, length)
-        n_slots = -(-n_real // ratio)
-        start = _best_span(scores, n_real, n_slots)
-        self.slot = _assign(offset, start[..., None], n_real[..., None], n_slots[..., None])
-        base = first[:, None] + start[..., None] + offset[:SLOTS]
-        self.base = base.flatten(1).clamp(max=n_padded - 1)
-
-
-def _best_span(scores: Tensor, n_real: Tensor, n_slots: Tensor) -> Tensor:
-    """Return where the best contiguous span of ``n_slots`` tokens starts, (batch, n_segments)."""
-    length = scores.shape[-1]
-    sums = nn.functional.pad(scores.double().cumsum(-1), (1, 0))
-    starts = torch.arange(length, device=scores.device).expand(scores.shape)
-    ends = (starts + n_slots[..., None]).clamp(max=length)
-    totals = sums.gather(-1, ends) - sums.gather(-1, starts)
-    totals = totals.masked_fill(starts > (n_real - n_slots)[..., None], -torch.inf)
-    return totals.argmax(-1)
-
-
-def _assign(offset: Tensor, start: Tensor, n_real: Tensor, n_slots: Tensor) -> Tensor:
-    """Assign each token of a segment to a slot: its own in the span, else evenly in order."""
-    dropped_rank = torch.where(offset < start, offset, offset - n_slots)
-    n_dropped = (n_real - n_slots).clamp(min=1)
-    evenly = dropped_rank * n_slots // n_dropped
-    in_span = (offset >= start) & (offset < start + n_slots)
-    slot = torch.where(in_span, offset - start, evenly)
-    return torch.where(offset < n_real, slot, -1)
-
-
 class PooledModule(WindowModule):
-    """First K layers with LoRA, pooling into slots, MLP residual on the span's embeddings.
+    """First K layers with LoRA, pooling into slots, MLP residual on the kept tokens' embeddings.
 
     Parameters
     ----------
     target : whose layers are copied and whose embeddings are the base
     n_layers : K
-    lora_r, lora_alpha : rank and scale of the adapters on all linear layers
+    lora_r, lora_alpha : rank and scale of the adapters on all linear layers from ``LAYER`` on
     """
 
     informativeness: Tensor
@@ -117,7 +65,11 @@ class PooledModule(WindowModule):
         super().__init__()
         hidden = target.hidden_size
         self.target = [target]  # in a list, so that its parameters are not this module's
-        self.encoder = add_lora(target.first_layers(n_layers), lora_r, lora_alpha)
+        self.salience_layer = min(LAYER, n_layers - 1)
+        self.encoder = add_lora(
+            target.first_layers(n_layers), lora_r, lora_alpha, first_layer=self.salience_layer
+        )
+        self.salience = Salience(hidden).requires_grad_(False)
         self.norm = nn.RMSNorm(hidden)
         self.pool_score = nn.Linear(hidden, 1)
         self.ratio_embedding = nn.Embedding(len(RATIOS), 2 * hidden)
@@ -137,28 +89,38 @@ class PooledModule(WindowModule):
         if ratio == 1:  # nothing is dropped, so there is nothing to add
             places = torch.arange(input_ids.shape[1], device=input_ids.device)
             return embeds.float(), places.expand(input_ids.shape)
-        states = self.encoder(
-            inputs_embeds=embeds, attention_mask=torch.ones_like(input_ids), use_cache=False
-        ).last_hidden_state
-        plan = SegmentPlan(self.informativeness[input_ids], n_context, ratio)
-        own = _gather(self.norm(states.float()), plan.base)
-        pooled = self._pool(self.norm(states.float()), plan.slot)
-        inner = torch.cat([own, pooled], -1) + self.ratio_embedding.weight[RATIOS.index(ratio)]
+        states, early = self._encode(embeds)
+        scores = self.salience(early, n_context, self.informativeness[input_ids])
+        plan = SpanPlan(scores, n_context, ratio)
+        normed = self.norm(states.float())
+        inner = torch.cat([_gather(normed, plan.kept), self._pool(normed, plan)], -1)
+        inner = inner + self.ratio_embedding.weight[RATIOS.index(ratio)]
         residual = self.down(nn.functional.gelu(self.up(inner))).float() * self.scale
-        base = _gather(embeds.float(), plan.base)
-        n_condensed = -(-input_ids.shape[1] // ratio)
-        return self._bound(base, residual)[:, :n_condensed], plan.base[:, :n_condensed]
+        return self._bound(_gather(embeds.float(), plan.kept), residual), plan.kept
 
-    def _pool(self, states: Tensor, slot: Tensor) -> Tensor:
-        """Pool states into slots by learned weights: (batch, n_segments * SLOTS, hidden)."""
-        batch, n_segments, length = slot.shape
-        states = nn.functional.pad(states, (0, 0, 0, n_segments * length - states.shape[1]))
-        states = states.view(batch, n_segments, length, -1)
-        member = slot[..., None, :] == torch.arange(SLOTS, device=slot.device)[:, None]
-        scores = self.pool_score(states).float().squeeze(-1)[..., None, :]
+    def early_layers(self) -> Any:
+        """Return a decoder of the layers whose states salience reads; None if it has none."""
+        below = self.salience_layer
+        return self.target[0].first_layers(below) if below else None
+
+    def _encode(self, embeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states behind layer K and behind salience's layer, (batch, n, hidden)."""
+        encoded = self.encoder(
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        return encoded.last_hidden_state, encoded.hidden_states[self.salience_layer]
+
+    def _pool(self, states: Tensor, plan: SpanPlan) -> Tensor:
+        """Pool states into slots by learned weights: (batch, n_slots, hidden)."""
+        slots = torch.arange(plan.kept.shape[1], device=states.device)
+        member = plan.slot[:, None, :] == slots[:, None]
+        scores = self.pool_score(states).float().squeeze(-1)[:, None, :]
         weights = scores.masked_fill(~member, -1e9).softmax(-1)
         pooled: Tensor = weights @ states
-        return pooled.flatten(1, 2)
+        return pooled
 
     def _bound(self, base: Tensor, residual: Tensor) -> Tensor:
         """Add the residual and keep each norm within ``NORM_RANGE`` of the mean embedding's.
@@ -230,8 +192,9 @@ class PooledCondenser(TrainableCondenser):
             )
 
     def saved_buffers(self) -> set[str]:
-        """Return the name of the table that selects the spans."""
-        return {"informativeness"}
+        """Return the names of all that decides which tokens are kept."""
+        head = self.module.salience.state_dict()
+        return {"informativeness", *(f"salience.{name}" for name in head)}
 
     def fit_statistics(self, stretches: Sequence[Sequence[int]]) -> None:
         """Set the informativeness of each token to its unigram self-information, nats."""

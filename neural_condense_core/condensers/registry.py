@@ -1,7 +1,7 @@
-"""Names of condensers: shipped checkpoints, methods, paths and a user's own classes.
+"""Names of condensers: shipped and pulled checkpoints, methods, paths and a user's own classes.
 
 A name resolves in this order: shipped checkpoint (``pooled-fast``), method (``pooled`` = its
-default checkpoint), path of a checkpoint folder, ``module:Class``.
+default checkpoint), pulled checkpoint, path of a checkpoint folder, ``module:Class``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ METHODS: Registry[type[Condenser]] = Registry(
         "self-information": f"{_HERE}.self_information:SelfInformationCondenser",
         "mean-embedding": f"{_HERE}.mean_embedding:MeanEmbeddingCondenser",
         "sentence-retrieval": f"{_HERE}.sentence_retrieval:SentenceRetrievalCondenser",
+        "selective-context": f"{_HERE}.selective_context:SelectiveContextCondenser",
+        "llmlingua": f"{_HERE}.llmlingua:LLMLinguaCondenser",
+        "arc-encoder": f"{_HERE}.arc_encoder:ArcEncoderCondenser",
+        "lclm": f"{_HERE}.lclm:LclmCondenser",
         "echo": f"{_HERE}.echo:EchoCondenser",
+        "noise": f"{_HERE}.noise:NoiseCondenser",
     },
     entry_point_group="neural_condense.condensers",
 )
@@ -41,5 +46,8 @@ BASELINES = (
     "mean-embedding",
 )
 """Training-free methods that a trained condenser is compared with at equal length."""
+
+PEERS = ("selective-context", "llmlingua")
+"""Published training-free methods; compared with, but no part of the best baseline."""
 
 QUERY_AWARE_BASELINES = ("sentence-retrieval",)

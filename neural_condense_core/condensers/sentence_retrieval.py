@@ -4,9 +4,7 @@ Query-aware, so it stands in a column of its own: the others do not know what wi
 
 Design decisions
 
-* Sentences are found on the token ids, since ids are what a condenser is given: a sentence ends
-  behind a token that ends one in the decoded text, and after ``MAX_SENTENCE`` tokens at the latest
-  (code, tables and poems have few full stops).
+* Sentences are found on the token ids, since ids are what a condenser is given.
 * BM25+ instead of Okapi: Okapi's idf is zero or negative for words in half of the sentences, and
   contexts of two or three sentences are common.
 * Sentences without any word of the query follow in document order, the head first.
@@ -15,7 +13,7 @@ Design decisions
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -24,13 +22,9 @@ import numpy.typing as npt
 from rank_bm25 import BM25Plus
 
 from neural_condense_core.condensers.selection import Indices, SelectionCondenser
+from neural_condense_core.condensers.sentences import sentence_ends
 from neural_condense_core.errors import RequestError
 
-MAX_SENTENCE = 64
-_LOOK_BACK = 4
-"""Tokens in which a full stop and the quotes and brackets behind it are looked for."""
-_ENDS = re.compile(r"[.!?\u2026][\"'\u2019\u201d\u00bb)\]*_]*\s*$")
-_ENDS_ANYWAY = re.compile(r"\n|[\u3002\uff01\uff1f]")
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
 
 
@@ -50,7 +44,7 @@ class SentenceRetrievalCondenser(SelectionCondenser):
         """
         if query is None or not query.strip():
             raise RequestError(f"{self.name} needs a query that is not empty")
-        bounds = [0, *self._sentence_ends(ids)]
+        bounds = [0, *sentence_ends(self.target, ids)]
         sentences = [self.target.decode(ids[start:end]) for start, end in pairwise(bounds)]
         chosen: list[Indices] = []
         left = n
@@ -62,27 +56,6 @@ class SentenceRetrievalCondenser(SelectionCondenser):
             if left == 0:
                 break
         return np.sort(np.concatenate(chosen))
-
-    def _sentence_ends(self, ids: Sequence[int]) -> Iterator[int]:
-        pieces = {token: self.target.decode([token]) for token in set(ids)}
-        start = 0
-        for end in range(1, len(ids) + 1):
-            full = end - start == MAX_SENTENCE or end == len(ids)
-            if full or self._is_end(ids, start, end, pieces[ids[end - 1]]):
-                yield end
-                start = end
-
-    def _is_end(self, ids: Sequence[int], start: int, end: int, piece: str) -> bool:
-        if _ENDS_ANYWAY.search(piece):
-            return True
-        if piece[-1:].isalnum():
-            return False  # most tokens; spares two calls of the tokenizer
-        # "3.14" and "e.g." hold full stops that end nothing: only the next token tells, and only
-        # decoded together, as some tokenizers drop a leading space from a token by itself.
-        first = max(start, end - _LOOK_BACK)
-        last = self.target.decode(ids[first:end])
-        following = self.target.decode(ids[first : end + 1])[len(last) :]
-        return bool(_ENDS.search(last)) and (last[-1:].isspace() or following[:1].isspace())
 
 
 def words(text: str) -> list[str]:

@@ -45,13 +45,29 @@ def best_spans(scores: npt.NDArray[np.float32], n: int) -> Indices:
     -------
     (n,) int64, strictly ascending
     """
-    starts = np.arange(0, len(scores), SPAN)
-    ends = np.minimum(starts + SPAN, len(scores))
+    return keep_best(scores, [*range(0, len(scores), SPAN), len(scores)], n)
+
+
+def keep_best(scores: npt.NDArray[np.float32], bounds: Sequence[int], n: int) -> Indices:
+    """Keep whole units in the order of their mean score until n indices are there.
+
+    Parameters
+    ----------
+    scores : (n_context,), higher is better
+    bounds : (n_units + 1,) strictly ascending from 0 to ``n_context``; unit i is
+        ``[bounds[i], bounds[i + 1])``
+    n : how many, 1 <= n <= n_context; of the last unit its best contiguous piece is kept
+
+    Returns
+    -------
+    (n,) int64, strictly ascending
+    """
+    starts, ends = np.asarray(bounds[:-1]), np.asarray(bounds[1:])
     means = np.add.reduceat(scores, starts) / (ends - starts)
     chosen: list[Indices] = []
     left = n
-    for span in np.argsort(-means, kind="stable"):
-        start, end = int(starts[span]), int(ends[span])
+    for unit in np.argsort(-means, kind="stable"):
+        start, end = int(starts[unit]), int(ends[unit])
         if end - start > left:
             start += _best_window(scores[start:end], left)
             end = start + left

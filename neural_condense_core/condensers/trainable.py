@@ -30,6 +30,7 @@ from neural_condense_core.condensers.checkpoints import (
     read_config,
     write_config,
 )
+from neural_condense_core.condensers.lora import merge_lora
 from neural_condense_core.condensers.weights import restore_tensors, store_tensors
 from neural_condense_core.errors import CheckpointError
 from neural_condense_core.llm.hf import HFTarget, load_target
@@ -129,6 +130,7 @@ class TrainableCondenser(Condenser):
                 f"{options.target_model} is {condenser.hidden_size}"
             )
         condenser.load_weights(options.checkpoint / WEIGHTS_FILE)
+        merge_lora(condenser.module)
         condenser.name = stored.name
         condenser.ratios = stored.ratios
         return condenser

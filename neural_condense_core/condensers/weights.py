@@ -10,7 +10,7 @@ Design decisions
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -55,12 +55,52 @@ def restore_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
     path : the safetensors file
     into : name -> live tensor, exactly the names of the file
 
-    Raises
-    ------
-    CheckpointError
-        A name is missing or unexpected, a shape differs, or a value is not finite.
+    A name that is missing or unexpected, another shape and a value that is not finite are
+    CheckpointErrors.
+    """
+    _check_fit(path, tensor_shapes(path), into)
+    with safe_open(path, framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in into}
+    for name, tensor in found.items():
+        _check_finite(path, name, tensor)
+    with torch.no_grad():
+        for name, tensor in into.items():
+            tensor.copy_(found[name])
+
+
+def stream_tensors(
+    path: Path,
+    expected: Mapping[str, Tensor],
+    *,
+    allocate: Callable[[], Mapping[str, Tensor]],
+    ignored: Sequence[str] = (),
+) -> None:
+    """Copy a large file's tensors one by one into a module that is used by nobody yet.
+
+    Parameters
+    ----------
+    path : the safetensors file
+    expected : name -> tensor of the right shape; may lie on the meta device
+    allocate : called when names and shapes fit; returns the same names with memory behind them
+    ignored : beginnings of names that the file may hold besides
+
+    A name that is missing or unexpected, another shape and a value that is not finite are
+    CheckpointErrors; the module is then of no use.
     """
     shapes = tensor_shapes(path)
+    besides = {name for name in shapes if name.startswith(tuple(ignored))} - expected.keys()
+    _check_fit(path, {name: shapes[name] for name in shapes.keys() - besides}, expected)
+    into = allocate()
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, tensor in into.items():
+            found = file.get_tensor(name)
+            _check_finite(path, name, found)
+            tensor.copy_(found)
+
+
+def _check_fit(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], into: Mapping[str, Tensor]
+) -> None:
     missing, unexpected = into.keys() - shapes.keys(), shapes.keys() - into.keys()
     if missing or unexpected:
         raise CheckpointError(
@@ -73,14 +113,11 @@ def restore_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
                 f"{path}: {name} is {_shape(shapes[name])} and has to be {_shape(tensor.shape)}; "
                 "was it trained for another target model or other settings?"
             )
-    with safe_open(path, framework="pt") as file:
-        found = {name: file.get_tensor(name) for name in into}
-    for name, tensor in found.items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {name} holds NaN or infinity")
-    with torch.no_grad():
-        for name, tensor in into.items():
-            tensor.copy_(found[name])
+
+
+def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(f"{path}: {name} holds NaN or infinity")
 
 
 def store_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

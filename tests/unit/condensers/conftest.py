@@ -1,12 +1,19 @@
-"""A target model of plain numpy, so that the choice of tokens is tested without any network."""
+"""A target model of plain numpy, so that the choice of tokens is tested without any network.
+
+The tests' root is put on the path: suites share ``published_checkpoints.py``.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 class FakeTarget:

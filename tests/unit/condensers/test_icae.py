@@ -125,6 +125,28 @@ def test_positions_lie_amid_what_a_token_stands_for(
     assert found.positions.tolist() == places
 
 
+def test_without_aligned_positions_memory_tokens_stand_behind_the_span(tiny_llama, monkeypatch):
+    condenser = build(tiny_llama, aligned=False)
+    seen = {}
+    forward = condenser.module.encoder.forward
+    monkeypatch.setattr(
+        condenser.module.encoder, "forward", lambda **given: seen.update(given) or forward(**given)
+    )
+    run(condenser.module, contexts(8), 4)
+    assert seen["position_ids"][0].tolist() == list(range(seen["position_ids"].shape[1]))
+    aligned = build(tiny_llama)
+    for ids in contexts(40, 90):
+        (one,), (other,) = (made.condense([ids], 4) for made in (condenser, aligned))
+        assert one.positions.tolist() == other.positions.tolist()
+
+
+@pytest.mark.parametrize("value", [1, "true", None])
+def test_aligned_is_true_or_false(value):
+    with pytest.raises(ConfigError, match="true or false"):
+        SpansConfig.parse({"aligned": value})
+    assert SpansConfig.parse({"aligned": False}).as_dict()["aligned"] is False
+
+
 def test_memory_tokens_take_their_places_as_position_ids(condenser, monkeypatch):
     seen = {}
     forward = condenser.module.encoder.forward

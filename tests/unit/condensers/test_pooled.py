@@ -7,17 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.checkpoints import load_condenser, read_config
 from neural_condense_core.condensers.pooled import (
     NORM_RANGE,
     RATIOS,
-    SLOTS,
     PooledCondenser,
-    SegmentPlan,
 )
 from neural_condense_core.errors import CheckpointError, RequestError
 
@@ -40,8 +36,9 @@ def trained(untrained: PooledCondenser) -> PooledCondenser:
     """Not trained, but as good: nothing is zero any more."""
     torch.manual_seed(1)
     with torch.no_grad():
-        for tensor in untrained.trained_state().values():
-            tensor.normal_(0.0, 0.2)
+        for name, tensor in untrained.trained_state().items():
+            if not name.startswith("salience."):
+                tensor.normal_(0.0, 0.2)
     return untrained
 
 
@@ -49,50 +46,8 @@ def ids_of(n: int, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).integers(3, 250, n).tolist()
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    n=st.integers(1, 256),
-    ratio=st.sampled_from(RATIOS),
-    seed=st.integers(0, 10),
-    padding=st.integers(0, 40),
-)
-def test_a_plan_covers_every_token_once_and_keeps_spans_contiguous(
-    n: int, ratio: int, seed: int, padding: int
-) -> None:
-    scores = torch.from_numpy(np.random.default_rng(seed).random((1, n + padding))).float()
-    plan = SegmentPlan(scores, torch.tensor([n]), ratio)
-    n_condensed = -(-n // ratio)
-    base = plan.base[0, :n_condensed].tolist()
-    assert base == sorted(set(base))
-    assert max(base) < n
-    for segment, slots in enumerate(plan.slot[0].tolist()):
-        first = segment * SLOTS * ratio
-        real = max(0, min(SLOTS * ratio, n - first))
-        own = [b - first for b in base if first <= b < first + SLOTS * ratio]
-        assert own == list(range(own[0], own[0] + len(own))) if own else real == 0
-        assert len(own) == -(-real // ratio)
-        assert slots[real:] == [-1] * (len(slots) - real)
-        assert all(0 <= s < len(own) for s in slots[:real])
-        assert [slots[b] for b in own] == list(range(len(own)))
-
-
-def test_the_span_with_the_highest_sum_is_the_base() -> None:
-    scores = torch.zeros(1, 64)
-    scores[0, 10:18] = 1.0
-    scores[0, 50:58] = 1.0
-    plan = SegmentPlan(scores, torch.tensor([64]), 4)
-    assert plan.base[0].tolist() == [*range(10, 18), *range(50, 58)]
-
-
-def test_dropped_tokens_are_spread_in_order() -> None:
-    scores = torch.zeros(1, 16)
-    scores[0, 4:12] = 1.0
-    plan = SegmentPlan(scores, torch.tensor([16]), 2)
-    assert plan.slot[0, 0].tolist() == [0, 1, 2, 3, *range(8), 4, 5, 6, 7]
-
-
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_untrained_it_is_a_selection_of_spans(untrained: PooledCondenser, ratio: int) -> None:
+def test_untrained_it_is_a_selection_of_runs(untrained: PooledCondenser, ratio: int) -> None:
     rng = np.random.default_rng(3)
     untrained.fit_statistics([rng.integers(3, 60, 500).tolist()])
     ids = ids_of(200)
@@ -108,7 +63,7 @@ def test_statistics_make_rare_tokens_informative(untrained: PooledCondenser) -> 
     assert table[5] < table[6] < table[7]
 
 
-def test_the_residual_reads_the_whole_segment(trained: PooledCondenser) -> None:
+def test_the_residual_reads_dropped_tokens(trained: PooledCondenser) -> None:
     ids = ids_of(64)
     (before,) = trained.condense([ids], 8)
     assert before.positions is not None
@@ -149,7 +104,8 @@ def test_a_checkpoint_gives_back_what_was_saved(
     assert loaded.ratios == (1, 2, 4)
     for name, tensor in loaded.trained_state().items():
         own = trained.trained_state()[name]
-        stored = own if name == "informativeness" else own.bfloat16().float()
+        exact = name in trained.saved_buffers()
+        stored = own if exact else own.bfloat16().float()
         assert torch.equal(tensor, stored), name
     with pytest.raises(RequestError, match="not offered"):
         loaded.condense([ids_of(9)], 8)

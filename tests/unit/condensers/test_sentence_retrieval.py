@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from neural_condense_core.condensers.sentence_retrieval import (
-    MAX_SENTENCE,
     SentenceRetrievalCondenser,
     bm25,
     words,
 )
+from neural_condense_core.condensers.sentences import MAX_SENTENCE, sentence_ends
 from neural_condense_core.errors import RequestError
 
 TEXT = "The cat sat on a mat. Rain fell in Paris! Who paid for bread? Nobody knows."
@@ -49,7 +49,7 @@ def test_the_best_sentences_in_document_order(fake_target, query, n, expected):
 )
 def test_where_sentences_end(fake_target, text, expected):
     ids = fake_target.tokenize(text)
-    bounds = [0, *SentenceRetrievalCondenser(fake_target)._sentence_ends(ids)]
+    bounds = [0, *sentence_ends(fake_target, ids)]
     found = [fake_target.decode(ids[a:b]) for a, b in pairwise(bounds)]
     assert found == expected
 
