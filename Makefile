@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PINS := requirements/constraints.txt
-CODE := neural_condense_core services tests benchmarks docs
+CODE := neural_condense_core neurons services tests benchmarks docs
 SUITES := $(wildcard tests/unit tests/conformance tests/integration tests/e2e)
 QUICK := -m "not slow and not gpu"
 
@@ -38,7 +38,7 @@ $(READY): pyproject.toml $(PINS)
 	@echo "[setup] done: $$($(BIN)/python -V), torch $$($(BIN)/python -c \
 	  'from importlib.metadata import version; print(version("torch"))')"
 
-demo: $(READY) ## The main job: two backends, a document, questions answered from condensed tokens
+demo: $(READY) ## The main job: questions answered from condensed tokens, then two rounds of a subnet
 	@$(BIN)/condense demo $(ARGS)
 
 test: $(READY) ## All tests that take seconds: unit, conformance, integration, end to end

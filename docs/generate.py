@@ -26,6 +26,7 @@ ROOT_FILES = {
     "Makefile": "Every command of a developer: `make help`.",
     "pyproject.toml": "Package metadata, dependencies, settings of ruff, mypy and pytest.",
     ".importlinter": "Which package may import which.",
+    "ecosystem.config.js": "The miner node under pm2.",
     "requirements/constraints.txt": "The exact versions that `make setup` installs.",
 }
 TEST_FOLDERS = {
@@ -70,7 +71,7 @@ def _documents(folder: Path, pattern: str) -> Iterator[tuple[str, str]]:
 def file_tree() -> str:
     """Return the annotated file tree, in a code block."""
     rows: list[tuple[str, str]] = []
-    for name in ("neural_condense_core", "services", "benchmarks"):
+    for name in ("neural_condense_core", "neurons", "services", "benchmarks"):
         rows += [(f"{name}/", first_line(ROOT / name)), *_rows(ROOT / name, 1)]
     rows += [("runs/", "Training recipes."), *_documents(ROOT / "runs", "*.toml")]
     rows += [("docs/", ""), *_documents(ROOT / "docs", "*.md"), *_rows(ROOT / "docs", 1)]

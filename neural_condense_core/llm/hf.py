@@ -290,12 +290,14 @@ class HFTarget:
     @cached_property
     def _head(self) -> Tensor:
         weight: Tensor = self.model.get_output_embeddings().weight
-        return weight.detach().float()
+        with torch.inference_mode(False):  # it is kept, and gradients pass through it too
+            return weight.detach().float()
 
     @cached_property
     def _head_bias(self) -> Tensor | None:
         bias: Tensor | None = self.model.get_output_embeddings().bias
-        return None if bias is None else bias.detach().float()
+        with torch.inference_mode(False):
+            return None if bias is None else bias.detach().float()
 
     def _generate(
         self, rows: Sequence[Row], max_new_tokens: int, prefix: HFPrefix | None

@@ -45,10 +45,12 @@ def chat(
     return tuple(part for part in parts if len(part))
 
 
-def answer_prompt(target: TargetLLM, context: Segment | None, question: str) -> Prompt:
-    """Ask a question about the context."""
+def answer_prompt(
+    target: TargetLLM, context: Segment | None, question: str, reply: Sequence[int] = ()
+) -> Prompt:
+    """Ask a question about the context; the reply may already begin."""
     after = f"\n\n{ANSWER_INSTRUCTION} {question}"
-    return chat(target, "Text:\n", context, after)
+    return chat(target, "Text:\n", context, after, reply)
 
 
 def question_suffix(target: TargetLLM, question: str) -> tuple[Prompt, Prompt]:

@@ -18,23 +18,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from neural_condense_core.errors import (
     DeadlineError,
     NeuralCondenseError,
     OverloadedError,
-    PayloadTooLargeError,
-    RetryableError,
     UnavailableError,
-    UnsupportedMediaError,
+    type_and_frames,
 )
 from neural_condense_core.serving.engine import Engine
 from neural_condense_core.serving.jobs import Answer
@@ -47,8 +42,6 @@ from neural_condense_core.serving.settings import (
     READY_PATH,
     ServeSettings,
 )
-from neural_condense_core.serving.worker import type_and_frames
-from neural_condense_core.wire.accept import parse_media_type
 from neural_condense_core.wire.codec import (
     JSON,
     JSON_BASE64,
@@ -56,6 +49,16 @@ from neural_condense_core.wire.codec import (
     MEDIA_TYPES,
     Format,
     negotiate,
+)
+from neural_condense_core.wire.incoming import (
+    ClientGoneError,
+    check_content_type,
+    framework_error,
+    json_response,
+    own_error,
+    read_body,
+    unforeseen_error,
+    until_gone,
 )
 from neural_condense_core.wire.messages import (
     MAX_BODY_BYTES,
@@ -71,16 +74,8 @@ from neural_condense_core.wire.messages import (
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 MAX_BODIES = 64
 """How many request bodies may be in hand, arriving or being parsed; above it 429."""
-DISCARD_FACTOR = 4
-"""How much of a body over the cap is still read, so that the client gets to see the refusal."""
-
-
-class ClientGoneError(Exception):
-    """The client hung up before its answer was ready."""
 
 
 def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
@@ -133,7 +128,7 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
         response_model=Info,
         responses={503: {"model": ErrorBody, "description": "nothing is loaded yet"}},
     )
-    app.add_exception_handler(NeuralCondenseError, _own_error)
+    app.add_exception_handler(NeuralCondenseError, own_error)
     app.add_exception_handler(HTTPException, routes.framework_error)
     app.add_exception_handler(Exception, unforeseen_error)
     return app
@@ -193,7 +188,7 @@ class Routes:
         """Say whether requests are taken, and how far loading is."""
         found = self.engine.readiness()
         if found.state == "ready":
-            return _json(200, Ready(workers=found.workers))
+            return json_response(200, Ready(workers=found.workers))
         body = NotReady(
             state=found.state,
             stage=found.stage,
@@ -201,7 +196,7 @@ class Routes:
             elapsed_s=found.elapsed_s,
             reason=found.reason,
         )
-        return _json(503, body, {"Retry-After": "1"})
+        return json_response(503, body, {"Retry-After": "1"})
 
     async def info(self) -> Response:
         """Say what is served and within which limits.
@@ -228,22 +223,13 @@ class Routes:
             ),
             formats=list(MEDIA_TYPES),
         )
-        return _json(200, body)
+        return json_response(200, body)
 
     async def framework_error(self, request: Request, error: Exception) -> Response:
         """Answer what the framework refuses, 404 and 405, in the one error body."""
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        headers = dict(getattr(error, "headers", None) or {})
-        if status == 404:
-            served = [f"POST {self.settings.api_path}"]
-            served += [f"GET {path}" for path in (LIVE_PATH, READY_PATH, INFO_PATH, DOCS_PATH)]
-            message = f"no such route; served are {', '.join(served)}"
-            return _error(404, "not_found", message, {"routes": served}, headers)
-        if status == 405:
-            allowed = headers.get("allow", headers.get("Allow", ""))
-            message = f"this route does not take {request.method}; it takes {allowed}"
-            return _error(405, "method_not_allowed", message, {"allowed": allowed}, headers)
-        return _error(status, "http", "the request cannot be served", {}, headers)
+        paths = (LIVE_PATH, READY_PATH, INFO_PATH, DOCS_PATH)
+        served = [f"POST {self.settings.api_path}", *(f"GET {path}" for path in paths)]
+        return framework_error(request, error, served)
 
     async def _answer(self, request: Request, deadline_s: float) -> Answer:
         check_content_type(request)
@@ -282,109 +268,3 @@ class Routes:
         if asked.encoding_format == "float" and self.settings.reply == "list":
             prefer = JSON_LIST
         return negotiate(request.headers.get("accept"), prefer)
-
-
-def check_content_type(request: Request) -> None:
-    """Refuse a body that says it is no JSON; one that says nothing is taken for JSON.
-
-    Raises
-    ------
-    UnsupportedMediaError
-        ``Content-Type`` is something else than ``application/json``.
-    """
-    header = request.headers.get("content-type")
-    if header is not None and parse_media_type(header)[0] != "application/json":
-        raise UnsupportedMediaError(
-            "the body must be application/json; set the Content-Type header",
-            {"supported": ["application/json"]},
-        )
-
-
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Read a body and count it on the way, whatever ``Content-Length`` says.
-
-    Parameters
-    ----------
-    request : the request
-    max_bytes : the cap; of a longer body a few times that is read and dropped, so that a client
-        that writes before it reads gets the refusal and not a broken connection
-
-    Raises
-    ------
-    PayloadTooLargeError
-        It is longer.
-    ClientGoneError
-        The client hung up half way.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size <= max_bytes:
-                chunks.append(chunk)
-            else:
-                chunks.clear()
-            if size > DISCARD_FACTOR * max_bytes:
-                break
-    except ClientDisconnect:
-        raise ClientGoneError from None
-    if size > max_bytes:
-        raise PayloadTooLargeError(
-            f"the body is larger than {max_bytes} bytes; send a shorter context",
-            {"limit": max_bytes},
-        )
-    return b"".join(chunks)
-
-
-async def until_gone(request: Request, work: Awaitable[T]) -> T:
-    """Await some work unless the client hangs up, which cancels it.
-
-    Raises
-    ------
-    ClientGoneError
-        It hung up.
-    """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_hang_up(request))
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGoneError
-    finally:
-        for task in (working, gone):
-            task.cancel()
-
-
-async def _hang_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _own_error(request: Request, error: Exception) -> Response:
-    known = error if isinstance(error, NeuralCondenseError) else NeuralCondenseError("failed")
-    headers = {"Vary": "Accept"}
-    if isinstance(known, RetryableError):
-        headers["Retry-After"] = str(max(1, math.ceil(known.retry_after_s)))
-    return _error(known.status, known.code, known.message, known.detail, headers)
-
-
-async def unforeseen_error(request: Request, error: Exception) -> Response:
-    """Answer what nobody foresaw; nothing of the exception is told."""
-    return _error(500, "internal", "the backend failed; its log says where", {}, {})
-
-
-def _error(
-    status: int, code: str, message: str, detail: dict[str, Any], headers: dict[str, str]
-) -> Response:
-    body = ErrorBody.model_validate({"error": {"code": code, "message": message, "detail": detail}})
-    return _json(status, body, headers)
-
-
-def _json(
-    status: int,
-    body: Live | Ready | NotReady | Info | ErrorBody,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    return Response(body.model_dump_json(), status, headers, "application/json")

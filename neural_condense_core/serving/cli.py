@@ -69,6 +69,14 @@ def serve(
             "ratio", f"compression ratio of requests that name none; default {DEFAULT_RATIO:g}"
         ),
     ] = ServeSettings.ratio,
+    refine_steps: Annotated[
+        int | None,
+        _option("refine_steps", "gradient steps that improve each text's condensed tokens"),
+    ] = ServeSettings.refine_steps,
+    refine_ms: Annotated[
+        float | None,
+        _option("refine_ms", "milliseconds for such steps a text, instead of a number"),
+    ] = ServeSettings.refine_ms,
     max_batch_tokens: Annotated[
         int | None,
         _option(
@@ -116,6 +124,8 @@ def serve(
         workers_per_device=workers_per_device,
         accelerator=accelerator,
         dtype=dtype,
+        refine_steps=refine_steps,
+        refine_ms=refine_ms,
         max_batch_tokens=max_batch_tokens,
         max_context_tokens=max_context_tokens,
         max_queued_tokens=max_queued_tokens,

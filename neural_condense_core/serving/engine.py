@@ -22,7 +22,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from neural_condense_core.errors import (
@@ -312,12 +312,15 @@ class Engine:
         """Hand batches to a worker until it is lost; return how many it answered."""
         answered = 0
         while replica.alive:
-            batch = self._queue.take(asyncio.get_running_loop().time())
+            now_s = asyncio.get_running_loop().time()
+            batch = self._queue.take(now_s)
             if not batch:
                 self._more.clear()
                 await self._more.wait()
                 continue
-            jobs = [entry.item.job for entry in batch]
+            jobs = [
+                replace(entry.item.job, remaining_s=entry.deadline_s - now_s) for entry in batch
+            ]
             self._in_hand[replica.index] = batch
             try:
                 outcomes = await replica.run(jobs, self.hang_timeout_s)

@@ -103,12 +103,15 @@ class Job:
     reply : how to write the answer
     ratio : compression ratio; None = the backend's own
     max_condensed_tokens : never exceeded, the ratio rises; None = no limit
+    remaining_s : seconds that were left to answer when the worker was given it; a condenser that
+        can be hurried keeps within it. None = no limit
     """
 
     context: npt.NDArray[np.uint32] | str = field(repr=False)
     reply: Format
     ratio: float | None = None
     max_condensed_tokens: int | None = None
+    remaining_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Generator, Mapping
-
-import uvicorn
+from collections.abc import Mapping
 
 from neural_condense_core.constants import TIERS, TierConfig
 from neural_condense_core.errors import ConfigError
@@ -35,20 +33,12 @@ from neural_condense_core.serving.devices import (
 from neural_condense_core.serving.engine import Engine
 from neural_condense_core.serving.jobs import Loaded, WorkerSpec
 from neural_condense_core.serving.settings import ServeSettings
+from neural_condense_core.wire.listening import bind, make_server
 
 log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 30.0
-BACKLOG = 512
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: it would repeat the signal once it has shut down."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 class Backend:
@@ -79,18 +69,7 @@ class Backend:
             on_loaded=self._announce_ready,
             on_misconfigured=self._stop_misconfigured,
         )
-        config = uvicorn.Config(
-            create_app(self.engine, self.settings),
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            backlog=BACKLOG,
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
-        self.server = _Uvicorn(config)
+        self.server = make_server(create_app(self.engine, self.settings))
         self._announce_start()
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
@@ -157,38 +136,12 @@ def run(settings: ServeSettings) -> None:
         raise ConfigError(backend.misconfigured.message, backend.misconfigured.detail)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises
-    ------
-    ConfigError
-        The address is taken or not of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with contextlib.ExitStack() as undo:
-            listener = undo.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-            undo.pop_all()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another by --port or "
-            "--host"
-        ) from None
-    return listener
-
-
 def worker_specs(settings: ServeSettings, placement: Placement) -> list[WorkerSpec]:
     """Return what each worker loads."""
     lengths = tuple(sorted({tier.max_context_chars for tier in TIERS.values()}))
     return [
         WorkerSpec(
-            condenser=settings.condenser,
+            condenser=settings.refined,
             checkpoint=settings.checkpoint,
             target_model=settings.target_model,
             ratio=settings.ratio,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from neural_condense_core.condensers.options import split_options, with_refinement
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.serving.devices import ACCELERATORS
 
@@ -45,6 +46,8 @@ class ServeSettings:
     target_model : name or path of the model to condense for; None = the checkpoint's
     ratio : compression ratio of requests that name none; None = ``DEFAULT_RATIO``, or the nearest
         offered
+    refine_steps, refine_ms : work that improves each text's condensed tokens, one of the two or
+        neither; what is left of a request's time bounds it too
     host, port : where to listen; port 0 = any free one
     devices : how many devices; None = all GPUs, or one CPU
     workers_per_device : processes on each device
@@ -64,6 +67,8 @@ class ServeSettings:
     checkpoint: str | None = None
     target_model: str | None = None
     ratio: float | None = None
+    refine_steps: int | None = None
+    refine_ms: float | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     devices: int | None = None
@@ -88,6 +93,7 @@ class ServeSettings:
         """
         self._check_choices()
         self._check_numbers()
+        split_options(self.refined)
         if not _PATH.fullmatch(self.api_path) or self.api_path in OWN_PATHS:
             raise ConfigError(
                 f"--api_path must look like /condense and be none of {', '.join(OWN_PATHS)}; "
@@ -98,6 +104,11 @@ class ServeSettings:
                 "--max_queued_tokens must be at least --max_context_tokens, or the longest "
                 f"contexts could never wait: {self.queued_tokens} < {self.max_context_tokens}"
             )
+
+    @property
+    def refined(self) -> str:
+        """The condenser's name with the refinement behind it."""
+        return with_refinement(self.condenser, self.refine_steps, self.refine_ms)
 
     @property
     def queued_tokens(self) -> int:

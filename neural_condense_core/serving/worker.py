@@ -18,6 +18,7 @@ Design decisions
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -36,6 +37,7 @@ from neural_condense_core.condensers.checkpoints import (
     load_condenser,
     resolve,
 )
+from neural_condense_core.condensers.options import HurriedCondenser, split_options, wrap
 from neural_condense_core.condensers.registry import METHODS
 from neural_condense_core.errors import (
     CheckpointError,
@@ -43,6 +45,7 @@ from neural_condense_core.errors import (
     ContextTooLongError,
     NeuralCondenseError,
     RequestError,
+    type_and_frames,
 )
 from neural_condense_core.serving.jobs import (
     PROBE_TEXT,
@@ -67,6 +70,10 @@ WARM_UP_RUNS = 2
 """The first run of a shape builds its kernels; the last is the one that is timed."""
 
 
+WARM_UP_LIMIT_S = 10.0
+"""Refinement by many steps is cut short here, or a start would take as long as the last request."""
+
+
 class Worker:
     """A loaded condenser that turns jobs into replies.
 
@@ -86,6 +93,7 @@ class Worker:
         """Answer a batch: one outcome a job, in order."""
         outcomes: dict[int, Outcome] = {}
         groups: dict[float, list[tuple[int, list[int]]]] = {}
+        begun_s = time.monotonic()
         for index, job in enumerate(jobs):
             try:
                 ids = self._ids(job)
@@ -96,7 +104,9 @@ class Worker:
             else:
                 groups.setdefault(ratio, []).append((index, ids))
         for ratio, members in groups.items():
-            results = self._condense([ids for _, ids in members], ratio)
+            allowed = [jobs[index].remaining_s for index, _ in members]
+            due_s = begun_s + min((each for each in allowed if each is not None), default=math.inf)
+            results = self._condense([ids for _, ids in members], ratio, due_s)
             for (index, _), result in zip(members, results, strict=True):
                 outcomes[index] = write(jobs[index], result)
         return [outcomes[index] for index in range(len(jobs))]
@@ -110,17 +120,23 @@ class Worker:
         return ids
 
     def _condense(
-        self, contexts: list[list[int]], ratio: float
+        self, contexts: list[list[int]], ratio: float, due_s: float
     ) -> list[CondensedTokens | NeuralCondenseError]:
         try:
-            return list(self._checked(contexts, ratio))
+            return list(self._checked(contexts, ratio, due_s))
         except Exception as error:  # noqa: BLE001 - user code: whatever it raises is an outcome
             if len(contexts) == 1:
                 return [as_error(error)]
-        return [result for ids in contexts for result in self._condense([ids], ratio)]
+        return [result for ids in contexts for result in self._condense([ids], ratio, due_s)]
 
-    def _checked(self, contexts: list[list[int]], ratio: float) -> list[CondensedTokens]:
-        results = self.condenser.condense(contexts, ratio)
+    def _checked(
+        self, contexts: list[list[int]], ratio: float, due_s: float
+    ) -> list[CondensedTokens]:
+        if isinstance(self.condenser, HurriedCondenser):
+            remaining_s = None if due_s == math.inf else max(0.0, due_s - time.monotonic())
+            results = self.condenser.condense_within(contexts, ratio, remaining_s)
+        else:
+            results = self.condenser.condense(contexts, ratio)
         promised = [self.condenser.n_condensed_tokens(len(ids), ratio) for ids in contexts]
         if [result.n_condensed_tokens for result in results] != promised:
             raise NeuralCondenseError("the condenser did not keep its promised number of tokens")
@@ -170,12 +186,6 @@ def as_error(error: Exception) -> NeuralCondenseError:
     )
 
 
-def type_and_frames(error: Exception) -> str:
-    """Return what may be logged of an exception whose message may quote a context."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{type(error).__name__} (its message is withheld)\n{frames}"
-
-
 def find(spec: WorkerSpec) -> tuple[type[Condenser], Path | None]:
     """Return the class and the weights (or None) that a specification names.
 
@@ -184,14 +194,15 @@ def find(spec: WorkerSpec) -> tuple[type[Condenser], Path | None]:
     CheckpointError
         The weights are of another method than the one that is served.
     """
+    name, _ = split_options(spec.condenser)
     if spec.checkpoint is None:
-        return resolve(spec.condenser)
-    if ":" in spec.condenser:
-        return METHODS.get(spec.condenser), Path(spec.checkpoint)
+        return resolve(name)
+    if ":" in name:
+        return METHODS.get(name), Path(spec.checkpoint)
     found, folder = resolve(spec.checkpoint)
-    if spec.condenser in METHODS.targets() and METHODS.get(spec.condenser) is not found:
+    if name in METHODS.targets() and METHODS.get(name) is not found:
         raise CheckpointError(
-            f"checkpoint {spec.checkpoint!r} is one of {found.__name__}, and {spec.condenser!r} "
+            f"checkpoint {spec.checkpoint!r} is one of {found.__name__}, and {name!r} "
             "is what this backend serves; start the other backend for it"
         )
     return found, folder
@@ -211,14 +222,17 @@ def load(spec: WorkerSpec) -> Condenser:
             f"{spec.condenser} needs a query with each context, which a backend's requests do not "
             "carry; choose another condenser"
         )
-    if ":" in spec.condenser and spec.checkpoint is not None:
+    name, options = split_options(spec.condenser)
+    if ":" in name and spec.checkpoint is not None:
         # A class of the user's own reads the weights itself, in whatever form they are.
         target_model = spec.target_model or DEFAULT_TARGET_MODEL
         condenser = cls.load(LoadOptions(target_model, folder, spec.device, spec.dtype))
-        condenser.name = spec.condenser
-        return condenser
-    name = spec.checkpoint or spec.condenser
-    return load_condenser(name, spec.target_model, device=spec.device, dtype=spec.dtype)
+        condenser.name = name
+    else:
+        condenser = load_condenser(
+            spec.checkpoint or name, spec.target_model, device=spec.device, dtype=spec.dtype
+        )
+    return wrap(condenser, options, device=spec.device, dtype=spec.dtype)
 
 
 def default_ratio(condenser: Condenser, asked: float | None) -> float:
@@ -281,7 +295,7 @@ def warm_up() -> Loaded:
         done = 0.8 + 0.2 * step / len(spec.warm_up_chars)
         reports.send(Progress(os.getpid(), "warm-up", done))
         text = (WARM_UP_TEXT * (n_chars // len(WARM_UP_TEXT) + 1))[:n_chars]
-        job = Job(text, JSON)
+        job = Job(text, JSON, remaining_s=WARM_UP_LIMIT_S)
         for _ in range(WARM_UP_RUNS):
             start_s = time.perf_counter()
             (outcome,) = worker.answer([job])

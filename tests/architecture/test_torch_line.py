@@ -13,6 +13,9 @@ import sys
 import pytest
 
 TORCH_FREE = (
+    "neural_condense_core.chain.connect",
+    "neural_condense_core.chain.devchain.substrate",
+    "neural_condense_core.chain.sdk",
     "neural_condense_core.cli",
     "neural_condense_core.client",
     "neural_condense_core.client.backend",
@@ -26,6 +29,13 @@ TORCH_FREE = (
     "neural_condense_core.tokens",
     "neural_condense_core.wire.codec",
     "neural_condense_core.wire.messages",
+    "neural_condense_core.wire.signing",
+    "neural_condense_core.config",
+    "neural_condense_core.miner.node",
+    "neurons.miner",
+    "neural_condense_core.validator.gate",
+    "neural_condense_core.validator.node",
+    "neurons.validator",
 )
 MAX_IMPORT_S = 1.5
 ATTEMPTS = 3

@@ -26,6 +26,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--target", default="tiny")
+    parser.add_argument("--quality", type=float, help="two rows of this number")
     parser.add_argument("--die", action="store_true")
     parser.add_argument("--fail", action="store_true")
     parser.add_argument("--deaf", action="store_true")
@@ -52,6 +53,9 @@ class Handler(BaseHTTPRequestHandler):
         n = math.ceil(n_context / body.get("ratio", 4))
         draw = random.Random(n)
         rows = [[draw.uniform(-0.1, 0.1) for _ in range(self.args.hidden)] for _ in range(n)]
+        if self.args.quality is not None:
+            rows = [[self.args.quality] * self.args.hidden] * 2
+            n = len(rows)
         self.reply(
             200,
             {

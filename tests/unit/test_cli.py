@@ -54,7 +54,8 @@ def test_help_lists_all_commands():
 
 def test_the_issue_s_commands_are_there():
     assert set(cli.COMMANDS) == {
-        "text", "ask", "eval", "train", "serve", "models", "demo", "doctor",
+        "text", "ask", "eval", "train", "pack", "serve", "models", "demo", "doctor", "register",
+        "dev", "bench", "explain", "keys", "up",
     }  # fmt: skip
 
 

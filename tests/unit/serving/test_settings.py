@@ -29,6 +29,10 @@ def test_the_longest_context_always_fits_the_default_queue():
         ({"ratio": 0.5}, "--ratio"),
         ({"ratio": math.nan}, "--ratio"),
         ({"ratio": math.inf}, "--ratio"),
+        ({"refine_steps": 0}, "--refine_steps"),
+        ({"refine_ms": 0.5}, "--refine_ms"),
+        ({"refine_ms": math.nan}, "--refine_ms"),
+        ({"refine_ms": 9.0, "refine_steps": 9}, "--refine_steps and --refine_ms"),
         ({"max_batch_tokens": 0}, "--max_batch_tokens"),
         ({"max_context_tokens": 0}, "--max_context_tokens"),
         ({"max_queued_tokens": 0}, "--max_queued_tokens"),
@@ -45,3 +49,11 @@ def test_the_longest_context_always_fits_the_default_queue():
 def test_a_wrong_value_is_an_error_that_names_the_flag(change, said):
     with pytest.raises(ConfigError, match=said):
         ServeSettings("echo", **change)
+
+
+def test_refinement_stands_behind_the_name():
+    assert ServeSettings("echo").refined == "echo"
+    assert ServeSettings("echo", refine_steps=8).refined == "echo+refine=8"
+    assert ServeSettings("a+budget=tail", refine_ms=1500).refined == "a+budget=tail+refine=1500ms"
+    with pytest.raises(ConfigError, match="each once"):
+        ServeSettings("echo+refine=8", refine_steps=8)

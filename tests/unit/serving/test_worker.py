@@ -1,10 +1,12 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import orjson
 import pytest
 
 from neural_condense_core.condensers.echo import EchoCondenser
+from neural_condense_core.condensers.options import HurriedCondenser
 from neural_condense_core.errors import (
     CheckpointError,
     CodecError,
@@ -237,3 +239,43 @@ def test_unknown_load_errors_keep_their_reason(caplog, capsys):
     error = worker._load_error(RuntimeError("no such file"))
     assert error.message == "RuntimeError: no such file"
     assert "RuntimeError: no such file" in capsys.readouterr().err
+
+
+class Hurried(EchoCondenser, HurriedCondenser):
+    """Remembers how long it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def condense_within(self, contexts, ratio, remaining_s):
+        self.given.append((len(contexts), remaining_s))
+        return self.condense(contexts, ratio)
+
+
+def test_what_can_be_hurried_is_told_the_nearest_deadline_of_its_batch():
+    condenser = Hurried()
+    fine = [Job("abcd", JSON, remaining_s=left_s) for left_s in (9.0, 5.0, None)]
+    late = Job("abcd", JSON, ratio=2.0, remaining_s=-1.0)
+    outcomes = Worker(condenser, 4.0, 100).answer([*fine, late])
+    assert [type(outcome) for outcome in outcomes] == [Answer] * 4
+    (three, left_s), rest = condenser.given
+    assert three == 3
+    assert 4.0 < left_s <= 5.0
+    assert rest == (1, 0.0)
+    Worker(condenser, 4.0, 100).answer([Job("abcd", JSON)])
+    assert condenser.given[-1] == (1, None)
+
+
+def test_options_of_the_name_wrap_what_is_served(tiny_llama):
+    spec = replace(SPEC, condenser="stride+refine=1", target_model=tiny_llama)
+    loaded = load(spec)
+    assert loaded.name == "stride+refine=1"
+    (outcome,) = Worker(loaded, 4.0, 100).answer([Job("a quiet harbour", JSON)])
+    assert isinstance(outcome, Answer)
+
+
+def test_options_wrap_other_weights_too():
+    spec = replace(SPEC, condenser="icae+refine=1", checkpoint="pooled-fast")
+    with pytest.raises(CheckpointError, match="'icae'"):
+        load(spec)
