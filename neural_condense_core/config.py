@@ -266,6 +266,7 @@ class ValidatorSettings(NodeSettings):
     contexts_per_round : contexts that a miner gets in one round; content recovery swaps them
     miners_per_round : how many are asked side by side
     ask_interval_s : least time between two rounds of a miner; None = spread over the epoch
+    ask_gap_s : mean time before each context of a round, so that tests come as users do
     """
 
     score_host: Annotated[
@@ -334,6 +335,12 @@ class ValidatorSettings(NodeSettings):
             most=86_400,
         ),
     ] = None
+    ask_gap_s: Annotated[
+        float,
+        Flag(
+            "validator.ask_gap", "mean seconds before a context, drawn at random", least=0, most=15
+        ),
+    ] = 2.0
 
     def __post_init__(self) -> None:
         """Check what concerns text; a wrong host is a ``ConfigError``."""

@@ -29,6 +29,10 @@ EPOCH_LENGTH_S = 600
 SHARPNESS = 3.0
 """Default power that a score is raised to before weights within a tier are shared out."""
 
+MIN_RATING = 0.02
+"""Rating below which a miner has earned nothing: tokens without any content score up to about as
+much by chance, and the best of a tier is paid its whole share however low its rating is."""
+
 TARGET_MODEL = "Condense-AI/Mistral-7B-Instruct-v0.2"
 """Model whose input embeddings the tiers ask for."""
 

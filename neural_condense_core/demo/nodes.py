@@ -91,7 +91,7 @@ def validator(world: World, scoring_port: int) -> Backend:
         *("--validator.score_backend.port", str(scoring_port)),
         *("--validator.gate_port", PORT_FIELD),
         *("--validator.contexts_per_round", str(plan.n_contexts)),
-        *("--validator.ask_interval", f"{plan.ask_interval_s:g}"),
+        *("--validator.ask_interval", f"{plan.ask_interval_s:g}", "--validator.ask_gap", "0"),
     )
     texts = ("--validator.texts", str(world.texts_file)) if world.texts_file.is_file() else ()
     return Backend(VALIDATOR, (*argv, *texts))

@@ -6,8 +6,9 @@ runs this and brings new rosters.
 Design decisions
 
 * The cheap refusals come first: an unsigned request, a stranger's or one too many costs a few
-  microseconds and its body is never read. A body is bounded by the tier's longest context, has a
-  deadline, and only so many are in hand at once.
+  microseconds and its body is never read. A body is bounded by the tier's longest context and has
+  a short deadline.
+* Strangers who claim a validator's hotkey hold none of the places of validators (``in_hand.py``).
 * A request counts against its sender's allowance once its signature is checked, not before:
   otherwise anybody could use up a validator's allowance.
 * The deadline is the validator's, less a margin in which the refusal still arrives.
@@ -19,10 +20,9 @@ Design decisions
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -47,6 +47,7 @@ from neural_condense_core.errors import (
 )
 from neural_condense_core.miner.access import Access
 from neural_condense_core.miner.forwarding import Forwarded, Forwarder
+from neural_condense_core.miner.in_hand import InHand
 from neural_condense_core.ratelimit import RateLimiter
 from neural_condense_core.wire.codec import SAFETENSORS
 from neural_condense_core.wire.incoming import (
@@ -92,6 +93,7 @@ MAX_JSON_BYTES_PER_CHAR = 12
 MAX_ENVELOPE_BYTES = 4096
 METADATA_WINDOW_S = 60.0
 METADATA_PER_WINDOW = 120
+BODY_TIMEOUT_S = 2.0
 MARGIN_SHARE, MAX_MARGIN_S = 0.05, 0.5
 CLOCK_WARNING_EVERY_S = 60.0
 
@@ -128,7 +130,7 @@ class Axon:
     access : who may ask
     forwarder : reaches the backend
     nonces : requests seen, shared with other processes of this hotkey
-    max_concurrent : requests in hand at once
+    max_concurrent : proven requests in hand at once
     clock : monotonic seconds
     """
 
@@ -147,11 +149,8 @@ class Axon:
         self.is_draining = False
         self._forwarder = forwarder
         self._nonces = nonces
-        self._max_concurrent = max_concurrent
         self._clock = clock
-        self._in_hand = 0
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
+        self._in_hand = InHand(max_concurrent)
         self._has_backend = True
         self._addresses = RateLimiter(METADATA_WINDOW_S, default=METADATA_PER_WINDOW)
         self._next_clock_warning_s = clock()
@@ -233,10 +232,7 @@ class Axon:
         whether all were answered
         """
         self.is_draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await self._is_idle.wait()
-        return self._in_hand == 0
+        return await self._in_hand.wait_idle(patience_s)
 
     async def _condense(self, request: Request, began: float) -> Response:
         if self.is_draining:
@@ -244,10 +240,16 @@ class Axon:
         self.access.admit(claimed_hotkey(request.headers))
         check_content_type(request)
         deadline = began + self._patience_s(request)
-        with self._slot():
-            target = raw_target(request)
+        self._in_hand.check_room()
+        with self._in_hand.admitted():
+            return await self._answer(request, deadline)
+
+    async def _answer(self, request: Request, deadline: float) -> Response:
+        target = raw_target(request)
+        with self._in_hand.unproven.take(address_group(request)):
             body = await self._read(request, deadline)
             caller = await run_in_threadpool(self._verify, request, body, target)
+        with self._in_hand.proven():
             self.access.count(caller.hotkey, self._clock())
             context = self._context_of(body)
             left_s = deadline - self._clock()
@@ -271,25 +273,10 @@ class Axon:
             allowed_s = min(allowed_s, said_s)
         return allowed_s - min(MARGIN_SHARE * allowed_s, MAX_MARGIN_S)
 
-    @contextlib.contextmanager
-    def _slot(self) -> Iterator[None]:
-        if self._in_hand >= self._max_concurrent:
-            raise OverloadedError(
-                f"{self._in_hand} requests are in hand; retry", {"limit": self._max_concurrent}
-            )
-        self._in_hand += 1
-        self._is_idle.clear()
-        try:
-            yield
-        finally:
-            self._in_hand -= 1
-            if self._in_hand == 0:
-                self._is_idle.set()
-
     async def _read(self, request: Request, deadline: float) -> bytes:
         limit = MAX_JSON_BYTES_PER_CHAR * self.identity.tier.max_context_chars + MAX_ENVELOPE_BYTES
         try:
-            async with asyncio.timeout(deadline - self._clock()):
+            async with asyncio.timeout(min(deadline - self._clock(), BODY_TIMEOUT_S)):
                 return await read_body(request, limit)
         except TimeoutError:
             raise DeadlineError("the body did not arrive in time") from None

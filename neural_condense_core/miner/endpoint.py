@@ -4,7 +4,8 @@ Design decisions
 
 * Nobody else is asked for it: a service that echoes addresses can lie, log or be down.
 * An address that no validator could reach is an error at the start, not a miner that earns nothing
-  for reasons it cannot see.
+  for reasons it cannot see. Private addresses are published only where the chain itself is on this
+  machine: there the validators are too.
 * The real chain refuses exactly 127.0.0.1 and ::1, so a node beside a local chain publishes
   127.0.0.2, which is the same machine.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,7 +86,7 @@ def find_endpoint(
     """
     port = settings.external_port or settings.axon_port
     if settings.external_ip is not None:
-        return Endpoint(_told(settings), port)
+        return Endpoint(_told(settings, look_up), port)
     is_specific = not _parsed(settings.listen_ip, "--axon.ip").is_unspecified
     if settings.is_dev:
         return Endpoint(settings.listen_ip if is_specific else LOOPBACK, port)
@@ -100,7 +102,7 @@ def find_endpoint(
     )
 
 
-def _told(settings: MinerSettings) -> str:
+def _told(settings: MinerSettings, look_up: Callable[[], str | None]) -> str:
     address = _parsed(str(settings.external_ip), "--axon.external_ip")
     if address.is_unspecified or address.is_multicast:
         raise ConfigError(f"--axon.external_ip {address} is no address that can be reached")
@@ -109,7 +111,29 @@ def _told(settings: MinerSettings) -> str:
             f"the chain refuses {address} as an endpoint; on one machine publish "
             f"--axon.external_ip {LOCAL_LOOPBACK}"
         )
+    if not address.is_global and not _is_chain_here(settings, look_up):
+        raise ConfigError(
+            f"--axon.external_ip {address} is not a public address, so validators of "
+            f"{settings.effective_network} cannot reach it; give the one that the router or the "
+            "provider shows to the outside"
+        )
     return str(address)
+
+
+def _is_chain_here(settings: MinerSettings, look_up: Callable[[], str | None]) -> bool:
+    """Return whether the chain runs on this machine, so that its own addresses will do."""
+    network = settings.effective_network
+    if settings.is_dev or network == LOCAL_NETWORK:
+        return True
+    if not network.startswith("ws://"):
+        return False
+    host = urllib.parse.urlsplit(network).hostname or ""
+    if host == "localhost" or host == look_up():
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parsed(text: str, flag: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -5,8 +5,10 @@ dashboard read it, each from its own process.
 
 Design decisions
 
-* Append-only but for two facts that come later: that a round was judged, and that the chain holds
-  a weight. Old rows go by age, never one by one.
+* Append-only but for what is known later: that a round was judged, what the chain said of weights
+  and that it holds them. Old rows go by age, never one by one.
+* A query names only the columns that it was given, so that the indices serve it: a miner's
+  question reads that miner's rows, however long the log is.
 * One file with the validator's state, so that a round's rows and the ratings that it moved are one
   transaction: a process killed between two statements has done neither.
 * Write-ahead logging: readers never wait for the writer, nor the writer for readers.
@@ -37,43 +39,12 @@ from neural_condense_core.records.rows import (
     WeightRow,
     WeightSet,
 )
+from neural_condense_core.records.schema import SCHEMA, SCHEMA_VERSION
 
 FILE_NAME = "validator.sqlite"
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 MAX_ROWS = 10_000
 
-
-_SCHEMA = """
-create table if not exists rounds (
-    id integer primary key, tier text not null, epoch integer not null, block integer not null,
-    started_at real not null, finished_at real, status text not null, reason text not null
-) strict;
-create table if not exists replies (
-    round integer not null, hotkey text not null, uid integer not null, challenge text not null,
-    kind text not null, status text not null, code text not null, elapsed_s real,
-    n_condensed integer, primary key (round, hotkey, challenge)
-) strict;
-create table if not exists scores (
-    round integer not null, hotkey text not null, uid integer not null, tier text not null,
-    content_recovery real, recovery real, best_baseline_name text, best_baseline_c real,
-    score real not null, rating real not null, parts text not null, primary key (round, hotkey)
-) strict;
-create index if not exists scores_by_hotkey on scores (hotkey, round);
-create table if not exists weight_sets (
-    id integer primary key, block integer not null, at real not null, code text not null,
-    message text not null, confirmed integer not null, is_dry_run integer not null
-) strict;
-create table if not exists weights (
-    weight_set integer not null, uid integer not null, hotkey text not null, weight real not null,
-    primary key (weight_set, uid)
-) strict;
-create table if not exists organic (
-    id integer primary key, at real not null, caller text not null, tier text not null,
-    hotkey text not null, uid integer not null, status text not null, code text not null,
-    elapsed_s real, n_chars integer not null, n_condensed integer, is_sampled integer not null
-) strict;
-"""
 _BY_ROUND = ("replies", "scores")
 
 
@@ -198,7 +169,7 @@ class Records:
         ----------
         block : when they were sent
         weights : uid -> (hotkey, weight)
-        code, message : what the chain said
+        code, message : what the chain said; ``answer_weights`` changes it
         is_dry_run : they were not sent
         now : seconds since 1970; None = the clock's
         """
@@ -214,10 +185,18 @@ class Records:
             _insert(connection, "weights", rows)
         return made
 
-    def confirm_weights(self, weight_set: int) -> None:
-        """Note that the chain was read and holds a submission."""
+    def answer_weights(self, weight_set: int, code: str, message: str) -> None:
+        """Note what the chain said of a submission."""
+        sql = "update weight_sets set code = ?, message = ? where id = ?"
+        with self.transaction() as connection:
+            connection.execute(sql, (code, message, weight_set))
+
+    def confirm_weights(self, weight_set: int) -> int | None:
+        """Note that the chain was read and holds a submission; return the block it was sent at."""
         with self.transaction() as connection:
             connection.execute("update weight_sets set confirmed = 1 where id = ?", (weight_set,))
+        found = self.select("select block from weight_sets where id = ?", weight_set)
+        return int(found[0][0]) if found else None
 
     def write_organic(self, row: OrganicRow) -> None:
         """Write one attempt to serve a user."""
@@ -243,19 +222,21 @@ class Records:
 
     def rounds(self, limit: int = 100, *, tier: str | None = None) -> list[RoundRow]:
         """Return the newest rounds, newest first."""
+        where, values = _where(tier=tier)
         found = self.select(
-            f"select {_columns(RoundRow)} from rounds where ? is null or tier = ?"  # noqa: S608
+            f"select {_columns(RoundRow)} from rounds {where}"  # noqa: S608
             " order by id desc limit ?",
-            tier, tier, min(limit, MAX_ROWS),
+            *values, min(limit, MAX_ROWS),
         )  # fmt: skip
         return [RoundRow(*row) for row in found]
 
     def scores(self, hotkey: str | None = None, limit: int = 100) -> list[ScoreRow]:
         """Return the newest scores, of one miner or of all, newest first."""
+        where, values = _where(hotkey=hotkey)
         found = self.select(
-            f"select {_columns(ScoreRow)} from scores where ? is null or hotkey = ?"  # noqa: S608
+            f"select {_columns(ScoreRow)} from scores {where}"  # noqa: S608
             " order by round desc, uid limit ?",
-            hotkey, hotkey, min(limit, MAX_ROWS),
+            *values, min(limit, MAX_ROWS),
         )  # fmt: skip
         return [_score(row) for row in found]
 
@@ -273,11 +254,11 @@ class Records:
         self, *, round_id: int | None = None, hotkey: str | None = None, limit: int = 1_000
     ) -> list[ReplyRow]:
         """Return replies of one round, of one miner, or both; newest rounds first."""
+        where, values = _where(round=round_id, hotkey=hotkey)
         found = self.select(
-            f"select {_columns(ReplyRow)} from replies"  # noqa: S608
-            " where (? is null or round = ?) and (? is null or hotkey = ?)"
+            f"select {_columns(ReplyRow)} from replies {where}"  # noqa: S608
             " order by round desc, uid, challenge limit ?",
-            round_id, round_id, hotkey, hotkey, min(limit, MAX_ROWS),
+            *values, min(limit, MAX_ROWS),
         )  # fmt: skip
         return [ReplyRow(*row) for row in found]
 
@@ -289,20 +270,23 @@ class Records:
             counts.setdefault(hotkey, {})[code] = count
         return counts
 
-    def asked_since(self, since: float) -> list[tuple[str, str, float]]:
+    def asked_since(self, since: float, kind: str) -> list[tuple[str, str, float]]:
         """Return (tier, hotkey, when) of requests to miners, oldest first.
 
         Parameters
         ----------
         since : seconds since 1970
+        kind : ``synthetic``, of rounds, or ``organic``, of users
         """
-        return self.select(
-            "select tier, hotkey, started_at as at from replies join rounds on round = id"
-            " where kind = 'synthetic' and replies.status <> 'dormant' and code <> 'given_up'"
-            " and at >= ?"
-            " union all select tier, hotkey, at from organic where at >= ? order by 3 limit ?",
-            since, since, 10 * MAX_ROWS,
-        )  # fmt: skip
+        if kind == "organic":
+            sql = "select tier, hotkey, at from organic where at >= ? order by at limit ?"
+        else:
+            sql = (
+                "select tier, hotkey, started_at as at from replies join rounds on round = id"
+                " where kind = 'synthetic' and replies.status <> 'dormant'"
+                " and code <> 'given_up' and at >= ? order by at limit ?"
+            )
+        return self.select(sql, since, 10 * MAX_ROWS)
 
     def weight_sets(self, limit: int = 20) -> list[WeightSet]:
         """Return the newest submissions of weights, newest first."""
@@ -319,10 +303,11 @@ class Records:
 
     def organic(self, limit: int = 100, *, hotkey: str | None = None) -> list[OrganicRow]:
         """Return the newest attempts to serve users, of one miner or of all, newest first."""
+        where, values = _where(hotkey=hotkey)
         found = self.select(
-            f"select {_columns(OrganicRow)} from organic where ? is null or hotkey = ?"  # noqa: S608
+            f"select {_columns(OrganicRow)} from organic {where}"  # noqa: S608
             " order by id desc limit ?",
-            hotkey, hotkey, min(limit, MAX_ROWS),
+            *values, min(limit, MAX_ROWS),
         )  # fmt: skip
         return [
             OrganicRow(**{**_named(OrganicRow, row), "is_sampled": bool(row[-1])}) for row in found
@@ -348,7 +333,7 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
         if not read_only and found <= SCHEMA_VERSION:
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
-            connection.executescript(_SCHEMA)
+            connection.executescript(SCHEMA)
             connection.execute(f"pragma user_version = {SCHEMA_VERSION}")
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(f"cannot open the records at {path}: {error}") from error
@@ -359,6 +344,12 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
         connection.close()
         raise ConfigError(f"{path} was written by a newer version; update, or move it away")
     return connection
+
+
+def _where(**given: object) -> tuple[str, tuple[object, ...]]:
+    wanted = {name: value for name, value in given.items() if value is not None}
+    terms = " and ".join(f"{name} = ?" for name in wanted)
+    return (f"where {terms}" if terms else ""), tuple(wanted.values())
 
 
 def _columns(row: type) -> str:

@@ -8,8 +8,10 @@ Design decisions
   never came scores 0 there, so answering only the easy ones earns nothing extra.
 * Content recovery C alone can be won by tokens that mislead: where they make the target model
   worse on *other* documents, the difference that C measures grows although nothing is known about
-  the own one (averaged embeddings of common words show it: C 0.09 with R far below 0). Such tokens
-  are worse than no context at all, and a user would rather have none: S is 0 where R is below 0.
+  the own one. Two things stand against that. The scoring service, which ``condense bench`` runs
+  too, caps what the other document's loss can count (``parts.py``); the evaluation's C is without
+  the cap. And tokens that are worse than no context at all are of no use to anybody: S is 0 where
+  R is below 0 (averaged embeddings of common words are such: C 0.09 with R far below 0).
 * A rating is the mean of a miner's first rounds and from then on a moving average: one lucky round
   does not last, and a newcomer is judged by what it did, not by an arbitrary start.
 * A round in which a miner was not asked changes nothing.

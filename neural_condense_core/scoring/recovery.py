@@ -7,7 +7,8 @@ Design decisions
 * **Content recovery C**, the headline, asks what the tokens say about *this* text: the same target
   is scored again behind the condensed tokens of another document, and the difference counts, as a
   share of the difference that the full texts make. Whatever holds no content of its own text
-  gets 0.
+  gets 0. Made for condensers that do their best: tokens that wreck other answers on purpose raise
+  it, so for miners the scoring service caps the other document's losses first (``parts.py``).
 * Both are ratios of sums over items, never means of ratios: an item whose full text helps little
   weighs little. Where the denominator, what the full texts change, is below ``MIN_CHANGE`` nats
   a target token, the ratio would mostly be noise divided by nearly nothing: it is None, never a

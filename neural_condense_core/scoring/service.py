@@ -12,6 +12,9 @@ Design decisions
   miner's own tokens of another of its contexts, chosen by the seed. Tokens that only set a style,
   however well, are worth the same for both and cancel. With fewer than two good replies there is
   nothing to swap, and C is null.
+* The C of this service is stricter than the evaluation's: before the ratio, each item's loss behind
+  the other tokens is capped at what no context or the other full text costs (``parts.py``). Making
+  the tokens worse for other texts gains nothing beyond that. Baselines are measured alike.
 * Likelihood only: no model writes a verdict, so nothing in a text or a matrix can talk to a judge.
 * Every reply is judged under a small disturbance, another one from context to context: a matrix
   that only works bit for bit loses, and the price is that of one pass.
@@ -43,6 +46,7 @@ from neural_condense_core.scoring.judge import (
     judge,
     measure,
 )
+from neural_condense_core.scoring.parts import by_task, capped, joined
 from neural_condense_core.scoring.perturbation import perturb
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.scoring import (
@@ -53,7 +57,6 @@ from neural_condense_core.wire.scoring import (
     ReplyScore,
     ScoreAnswer,
     ScoreRequest,
-    TaskScore,
 )
 from neural_condense_core.wire.tensor_bundle import Array
 
@@ -186,14 +189,14 @@ class _Round:
         ]
         if not scores:
             return MinerScore(content_recovery=None, recovery=None, n_items=0, replies=codes)
-        whole = _joined(scores)
+        whole = joined(scores)
         tasks = [item.task for own, _ in pairs for item in self.challenges[own.challenge].items]
         return MinerScore(
             content_recovery=whole.content_recovery,
             recovery=whole.recovery,
             best_baseline=self._best_baseline(pairs),
             n_items=int(whole.reference.kept.sum()),
-            tasks=_by_task(whole, tasks),
+            tasks=by_task(whole, tasks),
             replies=codes,
         )
 
@@ -227,7 +230,7 @@ class _Round:
     ) -> Score:
         items = self._items_of(own)
         n = len(items)
-        return judge(
+        found = judge(
             self.target,
             items,
             [mine] * n,
@@ -235,6 +238,7 @@ class _Round:
             self._reference(own, other),
             min_shared_rows=0,
         )
+        return capped(found)
 
     def _measure(self, items: Sequence[Item], context: TokenIds | None) -> Losses:
         return measure(self.target, items, [context] * len(items), min_shared_rows=0)
@@ -266,7 +270,7 @@ class _Round:
     def _best_baseline(self, pairs: Sequence[tuple[ReplyRef, ReplyRef]]) -> BaselineScore | None:
         best: BaselineScore | None = None
         for baseline in self.service.baselines:
-            whole = _joined([self._baseline(baseline, own, other) for own, other in pairs])
+            whole = joined([self._baseline(baseline, own, other) for own, other in pairs])
             c = whole.content_recovery
             if c is not None and (best is None or c > best.content_recovery):
                 best = BaselineScore(
@@ -295,49 +299,4 @@ def _by_miner(replies: Sequence[ReplyRef]) -> dict[str, list[ReplyRef]]:
     found: dict[str, list[ReplyRef]] = {}
     for reply in replies:
         found.setdefault(reply.miner, []).append(reply)
-    return found
-
-
-def _joined(scores: Sequence[Score]) -> Score:
-    """Return the scores of several contexts as one."""
-
-    def join(parts: Sequence[Losses]) -> Losses:
-        return Losses(
-            np.concatenate([part.nats for part in parts]),
-            np.concatenate([part.n_tokens for part in parts]),
-            np.concatenate([part.n_correct for part in parts]),
-        )
-
-    reference = Reference(
-        join([score.reference.none for score in scores]),
-        join([score.reference.full for score in scores]),
-        join([score.reference.full_other for score in scores]),
-    )
-    return Score(
-        join([score.own for score in scores]), join([score.other for score in scores]), reference
-    )
-
-
-def _by_task(score: Score, tasks: Sequence[str]) -> dict[str, TaskScore]:
-    """Return the parts of a score by task; tasks without an item that counts are left out."""
-    names = np.array(tasks)
-    found = {}
-    for task in dict.fromkeys(tasks):
-        mask = score.reference.kept & (names == task)
-        per_token = [
-            losses.per_token(mask)
-            for losses in (score.own, score.other, score.reference.none, score.reference.full)
-        ]
-        own, other, none, full = per_token
-        if own is None or other is None or none is None or full is None:
-            continue
-        found[task] = TaskScore(
-            content_recovery=score.content_recovery_over(mask),
-            recovery=score.recovery_over(mask),
-            n=int(mask.sum()),
-            loss_own=own,
-            loss_other=other,
-            loss_none=none,
-            loss_full=full,
-        )
     return found

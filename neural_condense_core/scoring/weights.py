@@ -8,9 +8,11 @@ Design decisions
   are: tiers never compete with each other.
 * Within a tier weights follow the rating to the power of the tier's sharpness. Ratings are taken
   relative to the tier's best first, so that no power of a small number vanishes.
-* What nobody earned (a tier without a rating above 0, or shares that sum to less than 1) goes to
-  the subnet owner's uid: dead miners are not paid for being there, and a good tier's share does
-  not depend on a bad one. Without an owner the rest is shared out as if it did not exist.
+* A rating below ``MIN_RATING`` earns nothing: noise has a little luck too, and alone in its tier it
+  would be the best of it and be paid all of it.
+* What nobody earned (a tier without such a rating, or shares that sum to less than 1) goes to the
+  subnet owner's uid: dead miners are not paid for being there, and a good tier's share does not
+  depend on a bad one. Without an owner the rest is shared out as if it did not exist.
 * A rating that is no number, infinite or negative earns nothing and spoils nobody's sum.
 """
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from neural_condense_core.constants import TierConfig
+from neural_condense_core.constants import MIN_RATING, TierConfig
 
 
 def weights_for(
@@ -56,7 +58,9 @@ def weights_for(
 
 def _shares(ratings: Mapping[int, float], sharpness: float) -> dict[int, float]:
     """Return uid -> share of one tier, summing to 1; empty where nobody earned anything."""
-    good = {uid: value for uid, value in ratings.items() if math.isfinite(value) and value > 0}
+    good = {
+        uid: value for uid, value in ratings.items() if math.isfinite(value) and value >= MIN_RATING
+    }
     if not good:
         return {}
     best = max(good.values())

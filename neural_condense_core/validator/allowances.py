@@ -6,7 +6,8 @@ Design decisions
 
 * What a tier asks of a miner in an epoch is shared among the validators by stake; this validator
   keeps to its part, so an honest miner never has to refuse it.
-* Rounds may use half of that part and no more: users' requests always find room.
+* Rounds may use half of that part and users the other half; neither can use up the other's. So
+  users always find room, and no amount of their traffic keeps a miner from being judged.
 * Rounds of one miner are spread over the epoch rather than spent at its beginning.
 * After a restart what the records know was asked still counts.
 """
@@ -19,8 +20,10 @@ from neural_condense_core.chain.base import Peer, Roster
 from neural_condense_core.constants import EPOCH_LENGTH_S, TierConfig
 from neural_condense_core.ratelimit import RateLimiter, shares
 from neural_condense_core.records import Records
+from neural_condense_core.validator.results import ORGANIC, SYNTHETIC
 
 SYNTHETIC_SHARE = 0.5
+"""Share of a miner's requests that is kept for rounds."""
 
 
 class Allowances:
@@ -29,11 +32,14 @@ class Allowances:
     Parameters
     ----------
     tiers : requests an epoch, by tier
+    n_contexts : requests of a round; at least one round is always kept room for
     """
 
-    def __init__(self, tiers: Mapping[str, TierConfig]) -> None:
+    def __init__(self, tiers: Mapping[str, TierConfig], n_contexts: int = 4) -> None:
         self._tiers = tiers
-        self._limiters = {name: RateLimiter(EPOCH_LENGTH_S) for name in tiers}
+        self._n_contexts = n_contexts
+        self._synthetic = {name: RateLimiter(EPOCH_LENGTH_S) for name in tiers}
+        self._organic = {name: RateLimiter(EPOCH_LENGTH_S) for name in tiers}
         self._mine: dict[str, int] = dict.fromkeys(tiers, 0)
         self._reserved_at: dict[tuple[str, str], float] = {}
 
@@ -51,10 +57,13 @@ class Allowances:
             for peer in roster.peers
             if (peer.permit and peer.stake >= least_stake) or peer.hotkey == hotkey
         }
+        hotkeys = [peer.hotkey for peer in roster.peers]
         for name, tier in self._tiers.items():
-            self._mine[name] = shares(tier.requests_per_epoch, stakes).get(hotkey, 0)
-            allowed = {peer.hotkey: self._mine[name] for peer in roster.peers}
-            self._limiters[name].set_allowances(allowed)
+            mine = shares(tier.requests_per_epoch, stakes).get(hotkey, 0)
+            self._mine[name] = mine
+            kept = self._kept(mine, self._n_contexts)
+            self._synthetic[name].set_allowances(dict.fromkeys(hotkeys, mine))
+            self._organic[name].set_allowances(dict.fromkeys(hotkeys, mine - kept))
 
     def preload(self, records: Records, now: float, wall: float) -> None:
         """Count what the records know was asked within the last epoch.
@@ -65,22 +74,24 @@ class Allowances:
         now : seconds of the limiter's clock
         wall : seconds since 1970, at the same moment
         """
-        asked = [one for one in records.asked_since(wall - EPOCH_LENGTH_S) if one[2] <= wall]
-        for name, limiter in self._limiters.items():
-            limiter.set_allowances({hotkey: len(asked) for _, hotkey, _ in asked})
-            for tier, hotkey, at in asked:
-                if tier == name:
-                    limiter.check(hotkey, now - (wall - at))
+        since = wall - EPOCH_LENGTH_S
+        for kind, limiters in ((SYNTHETIC, self._synthetic), (ORGANIC, self._organic)):
+            asked = [one for one in records.asked_since(since, kind) if one[2] <= wall]
+            for name, limiter in limiters.items():
+                limiter.set_allowances({hotkey: len(asked) for _, hotkey, _ in asked})
+                for tier, hotkey, at in asked:
+                    if tier == name:
+                        limiter.check(hotkey, now - (wall - at))
 
     def may_ask(self, tier: TierConfig, peer: Peer, now: float) -> bool:
-        """Count one request if it is allowed.
+        """Count one request of a user if it is allowed.
 
         Parameters
         ----------
         tier, peer : whom
         now : seconds of a clock that never goes back
         """
-        return self._limiters[tier.name].check(peer.hotkey, now) == 0.0
+        return self._organic[tier.name].check(peer.hotkey, now) == 0.0
 
     def is_due(
         self, tier: TierConfig, peer: Peer, n: int, now: float, interval_s: float | None = None
@@ -95,8 +106,8 @@ class Allowances:
         interval_s : least time between two of its rounds; None = spread over the epoch
         """
         mine = self._mine[tier.name]
-        kept_free = mine - int(SYNTHETIC_SHARE * mine)
-        if self._limiters[tier.name].left(peer.hotkey, now) < n + min(kept_free, mine - n):
+        beyond = mine - self._kept(mine, n)
+        if self._synthetic[tier.name].left(peer.hotkey, now) - beyond < n:
             return False
         last = self._reserved_at.get((tier.name, peer.hotkey))
         spread_s = EPOCH_LENGTH_S * n / max(1.0, SYNTHETIC_SHARE * mine)
@@ -114,4 +125,8 @@ class Allowances:
         for peer in peers:
             self._reserved_at[tier.name, peer.hotkey] = now
             for _ in range(n):
-                self._limiters[tier.name].check(peer.hotkey, now)
+                self._synthetic[tier.name].check(peer.hotkey, now)
+
+    @staticmethod
+    def _kept(mine: int, n: int) -> int:
+        return max(int(SYNTHETIC_SHARE * mine), min(n, mine))

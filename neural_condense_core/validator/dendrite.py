@@ -10,6 +10,8 @@ Design decisions
 * The body is capped while it is read, at what the tier's largest matrix needs; no redirect is
   followed, no compression taken, no address used but the one on the chain. On public networks that
   address must be a public one, so that nobody makes a validator call its own neighbours.
+* A miner gives its refusals a code of its own, but none of those by which the validator tells what
+  it found itself: a miner cannot say that its refusal was a good reply, or that it was not asked.
 * A connection serves one exchange: a kept one that the miner closes just then would look like a
   miner's fault.
 """
@@ -20,7 +22,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import httpx
 import orjson
@@ -34,15 +36,17 @@ from neural_condense_core.validator.replies import (
     MALFORMED,
     OK,
     REFUSED,
+    STATUSES,
     TIMEOUT,
     UNREACHABLE,
     MinerInfo,
     Reply,
     reason_code,
 )
-from neural_condense_core.wire.arrays import Limits
+from neural_condense_core.wire.arrays import REASONS, Limits
 from neural_condense_core.wire.codec import decode
 from neural_condense_core.wire.messages import MAX_NAME_CHARS, parse_error
+from neural_condense_core.wire.scoring import ReplyCode
 from neural_condense_core.wire.signing import nonce_of, sign_request, verify_answer
 
 CONDENSE_PATH = "/v1/condense"
@@ -53,6 +57,12 @@ MAX_METADATA_BYTES = 16_384
 MAX_HIDDEN_SIZE = 16_384
 HEADER_BYTES = 65_536
 MAX_TIER_CHARS = 64
+
+_FINDINGS = frozenset({
+    *STATUSES, *REASONS, *get_args(ReplyCode), "encoding", "bad_signature", "connect", "broken",
+    "no_endpoint", "bad_endpoint", "private_address", "given_up", "cut_short", "judge_refused",
+})  # fmt: skip
+"""Codes by which the validator tells what it found, which no miner can give to itself."""
 
 _HEADERS = {"Accept-Encoding": "identity", "Accept": "application/vnd.safetensors"}
 
@@ -287,7 +297,10 @@ class _Exchange:
 
 def _refusal(status: int, body: bytes) -> tuple[str, str]:
     said = parse_error(body)
-    code = reason_code(said.code if said else None, f"http_{status}")
+    otherwise = f"http_{status}"
+    code = reason_code(said.code if said else None, otherwise)
+    if code in _FINDINGS or code.startswith("http_"):
+        code = otherwise
     if status == 504:
         return TIMEOUT, code
     return (REFUSED if status >= 400 else MALFORMED), code

@@ -6,6 +6,8 @@ Design decisions
 
 * Who asks is settled first: an API key before the body is read, a signature after, but for a
   hotkey that could not be admitted anyway. Wrong, missing, stale and replayed all give 401.
+* A signed body is read before it is known whose it is, in places of its own: a stranger holds none
+  of the users', and one address only a few of those. A question has no body at all.
 * Addresses that keep failing to authenticate are refused for a while, so that guessing costs.
 * One status for each cause, all errors in the one body; nothing of a context in any of them, nor in
   the log.
@@ -51,6 +53,7 @@ from neural_condense_core.validator.replies import Reply
 from neural_condense_core.wire.codec import encode, negotiate, reply_headers
 from neural_condense_core.wire.incoming import (
     ClientGoneError,
+    address_group,
     check_content_type,
     framework_error,
     json_response,
@@ -75,6 +78,7 @@ from neural_condense_core.wire.organic import (
     TierInfo,
     TierList,
 )
+from neural_condense_core.wire.places import Places
 from neural_condense_core.wire.signing import (
     HOTKEY_HEADER as SIGNER_HEADER,
 )
@@ -89,9 +93,10 @@ log = logging.getLogger(__name__)
 LIVE_PATH = "/health/live"
 READY_PATH = "/health/ready"
 MAX_IN_HAND = 64
-MAX_UNPROVEN = 32
+MAX_UNPROVEN, MAX_UNPROVEN_EACH = 32, 8
 MAX_CONNECTIONS = 1024
 BODY_TIMEOUT_S = 30.0
+NO_BODY_TIMEOUT_S = 2.0
 FAILURES_A_MINUTE = 60
 EXPLANATIONS_A_MINUTE = 30
 ROUTES = [
@@ -155,7 +160,7 @@ class _Routes:
         self._failures = RateLimiter(60.0, default=FAILURES_A_MINUTE)
         self._explained = RateLimiter(60.0, default=EXPLANATIONS_A_MINUTE)
         self._n_in_hand = 0
-        self._n_unproven = 0
+        self._unproven = Places(MAX_UNPROVEN, MAX_UNPROVEN_EACH)
 
     async def condense(self, request: Request) -> Response:
         return await self._guarded(request, self._condense(request))
@@ -233,7 +238,7 @@ class _Routes:
         return Response(content, headers=headers)
 
     async def _explain(self, request: Request) -> Response:
-        hotkey, _ = await self._signed(request)
+        hotkey, _ = await self._signed(request, max_bytes=0, patience_s=NO_BODY_TIMEOUT_S)
         wait_s = self._explained.check(hotkey, self._parts.clock())
         if wait_s:
             raise OverloadedError("asked too often; retry later", retry_after_s=wait_s)
@@ -258,24 +263,19 @@ class _Routes:
         _, body = await self._signed(request)
         return admitted, body
 
-    async def _signed(self, request: Request) -> tuple[str, bytes]:
-        """Return who signed a request, and its body.
-
-        Raises
-        ------
-        OverloadedError
-            Too many bodies of signed requests are arriving.
-        """
+    async def _signed(
+        self,
+        request: Request,
+        *,
+        max_bytes: int = MAX_BODY_BYTES,
+        patience_s: float = BODY_TIMEOUT_S,
+    ) -> tuple[str, bytes]:
+        """Return who signed a request, and its body."""
         with self._counted(request):
             claimed_hotkey(request.headers)
         # Who signed is known only with the body: strangers must not hold the users' places.
-        if self._n_unproven >= MAX_UNPROVEN:
-            raise OverloadedError("too many signed requests are arriving; retry later")
-        self._n_unproven += 1
-        try:
-            body = await _body(request)
-        finally:
-            self._n_unproven -= 1
+        with self._unproven.take(address_group(request)):
+            body = await _body(request, max_bytes, patience_s)
         with self._counted(request):
             caller = await run_in_threadpool(
                 verify_request,
@@ -314,10 +314,12 @@ class _Routes:
             raise
 
 
-async def _body(request: Request) -> bytes:
+async def _body(
+    request: Request, max_bytes: int = MAX_BODY_BYTES, patience_s: float = BODY_TIMEOUT_S
+) -> bytes:
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await read_body(request, MAX_BODY_BYTES)
+        async with asyncio.timeout(patience_s):
+            return await read_body(request, max_bytes)
     except TimeoutError:
         raise DeadlineError("the body did not arrive in time; send it faster") from None
 

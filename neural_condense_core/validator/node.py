@@ -45,12 +45,13 @@ from neural_condense_core.validator.allowances import Allowances
 from neural_condense_core.validator.checks import LOCK_FILE, Start, check, only_one, version_key
 from neural_condense_core.validator.dendrite import Dendrite
 from neural_condense_core.validator.examiner import TextExaminer
-from neural_condense_core.validator.explaining import explain
+from neural_condense_core.validator.explaining import Explainer
 from neural_condense_core.validator.keys import FILE_NAME as KEYS_FILE
 from neural_condense_core.validator.keys import ApiUsers
-from neural_condense_core.validator.organic import OrganicService, SamplePool
+from neural_condense_core.validator.organic import OrganicService
 from neural_condense_core.validator.planning import Planner, draw_seed
 from neural_condense_core.validator.rounds import RoundPlan, run_round
+from neural_condense_core.validator.sampling import SamplePool
 from neural_condense_core.validator.state import State
 from neural_condense_core.validator.watching import Watch
 from neural_condense_core.validator.weighing import WeightSetter
@@ -133,7 +134,7 @@ class Validator:
         self._period_s = DEV_PERIOD_S if settings.is_dev else PERIOD_S
         self._dendrite = Dendrite(start.pair, start.hotkey, allow_private=is_local)
         self._watch = Watch(chain, self._dendrite, state, start.tiers, start.hotkey)
-        self._allowances = Allowances(start.tiers)
+        self._allowances = Allowances(start.tiers, settings.contexts_per_round)
         self._pool = SamplePool()
         self._planner = Planner(
             state,
@@ -142,6 +143,7 @@ class Validator:
             n_contexts=settings.contexts_per_round,
             n_miners=settings.miners_per_round,
             interval_s=settings.ask_interval_s,
+            gap_s=settings.ask_gap_s,
         )
         self._examiner = TextExaminer(start.texts)
         self._setter = WeightSetter(
@@ -265,7 +267,7 @@ class Validator:
             members = self._watch.members(tier.name)
             roster = self._watch.board.roster
             block = roster.block if roster else 0
-            plan = self._planner.plan(tier, members, block, time.monotonic(), time.time())
+            plan = await self._planner.plan(tier, members, block, time.monotonic(), time.time())
             if plan is not None:
                 await self._round(plan, info)
 
@@ -295,6 +297,7 @@ class Validator:
             self._abandon(plan, "the scoring service serves another target model now")
             return
         except NeuralCondenseError as error:
+            self._info = None
             self._abandon(plan, error.code)
             raise
         except Exception:
@@ -340,6 +343,9 @@ class Validator:
         with (
             ApiUsers(folder / KEYS_FILE) as users,
             NonceStore(folder / NONCES_FILE) as store,
+            Explainer(
+                records.path, lambda: self._watch.board.roster, self._start.tiers
+            ) as explainer,
             bind(
                 self.settings.gate_host, self.settings.gate_port, flags="--validator.gate_port"
             ) as listener,
@@ -348,7 +354,7 @@ class Validator:
                 service,
                 users,
                 lambda: self._watch.board,
-                lambda hotkey: explain(records, hotkey, tiers=dict(self._start.tiers)),
+                explainer,
                 self._start.hotkey,
                 store,
             )

@@ -7,18 +7,20 @@ Design decisions
 
 * Best first, with failover: who fails is followed by the next at once, and who dawdles is joined
   by the next before the deadline is lost; the first usable reply wins.
-* Some replies are kept, at random and after the fact, and judged with the miner's next round.
-  They count there as any other: junk for users costs the same as junk for a test.
-* What is kept stays in memory, bounded in number and bytes, and never reaches the disk.
+* Some replies are kept (``sampling.py``), at random and after the fact, and judged with the
+  miner's next round. They count there as any other: junk for users costs the same as junk for a
+  test.
 * A uid that a caller names is looked up, never used as an index.
 * An exchange that was given less than the tier's time, or was cut short because another miner had
   won, says nothing about the miner and is not kept.
+* The log is written beside the event loop, and a log that cannot be written costs no user a reply.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +44,7 @@ from neural_condense_core.records import OrganicRow
 from neural_condense_core.validator.dendrite import Asker
 from neural_condense_core.validator.replies import TIMEOUT, Reply
 from neural_condense_core.validator.rounds import Sample
+from neural_condense_core.validator.sampling import SamplePool, Sampler
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +52,8 @@ MAX_ATTEMPTS = 3
 HEDGE_SHARE = 0.35
 """Share of the deadline after which a silent miner is joined by the next."""
 MAX_DEADLINE_S = 120.0
-SAMPLE_SHARE = 0.1
-MIN_SAMPLE_CHARS = 200
-"""Less text holds too little to ask about."""
-MAX_SAMPLES_A_MINER = 2
-MAX_SAMPLE_BYTES = 256 * 1024 * 1024
+EQUAL_SHARE = 0.9
+"""Share of the best rating from which on miners are equals."""
 
 
 @dataclass(frozen=True)
@@ -100,36 +100,6 @@ class Allowance(Protocol):
         ...
 
 
-class SamplePool:
-    """Replies to users that wait for the judge; bounded."""
-
-    def __init__(self) -> None:
-        self._samples: dict[tuple[str, str], deque[Sample]] = {}
-        self._n_bytes = 0
-
-    def add(self, tier: str, sample: Sample) -> bool:
-        """Keep a sample if there is room.
-
-        Parameters
-        ----------
-        tier : that the user asked
-        sample : request and reply
-        """
-        size = _size(sample)
-        kept = self._samples.setdefault((tier, sample.reply.hotkey), deque())
-        if len(kept) >= MAX_SAMPLES_A_MINER or self._n_bytes + size > MAX_SAMPLE_BYTES:
-            return False
-        kept.append(sample)
-        self._n_bytes += size
-        return True
-
-    def take(self, tier: str, hotkey: str) -> tuple[Sample, ...]:
-        """Return a miner's samples and forget them."""
-        taken = tuple(self._samples.pop((tier, hotkey), ()))
-        self._n_bytes -= sum(map(_size, taken))
-        return taken
-
-
 class OrganicService:
     """Serves users.
 
@@ -139,7 +109,7 @@ class OrganicService:
     board : what is known now
     allow : the limiter that rounds use too
     pool : where samples wait
-    note : writes one attempt down
+    note : writes one attempt down; called in a thread
     rng : decides what is sampled and the order among equals
     clock : monotonic seconds
     wall : seconds since 1970
@@ -160,7 +130,7 @@ class OrganicService:
         self._dendrite = dendrite
         self._board = board
         self._allow = allow
-        self._pool = pool
+        self._sampler = Sampler(pool, rng)
         self._note = note
         self._rng = rng
         self._clock = clock
@@ -181,7 +151,7 @@ class OrganicService:
         tier = chosen_tier(board, asked)
         deadline_s = min(asked.deadline_s or 2 * tier.timeout_s, MAX_DEADLINE_S)
         peers = candidates(board, tier, asked.uid, self._rng)
-        race = _Race(self, tier, asked.context, caller, self._clock() + deadline_s)
+        race = _Race(self, tier, asked, caller, self._clock() + deadline_s)
         reply = await race.run(peers, deadline_s)
         if reply is not None:
             return reply, tier
@@ -192,28 +162,29 @@ class OrganicService:
         return self._allow(tier, peer)
 
     async def ask(
-        self, peer: Peer, tier: TierConfig, context: str, caller: str, end_s: float
+        self, peer: Peer, tier: TierConfig, asked: OrganicRequest, caller: str, end_s: float
     ) -> Reply:
         """Ask one miner and write down what came of it.
 
         Parameters
         ----------
-        peer, tier, context : of the exchange
+        peer, tier : of the exchange
+        asked : what the user wants
         caller : id of the user
         end_s : when the user's deadline is, on this service's clock
         """
         timeout_s = min(tier.timeout_s, max(end_s - self._clock(), 0.001))
-        reply = await self._dendrite.ask(peer, tier, context, timeout_s=timeout_s)
+        reply = await self._dendrite.ask(peer, tier, asked.context, timeout_s=timeout_s)
+        wall = self._wall()
         had_its_time = reply.status != TIMEOUT or timeout_s >= tier.timeout_s
         is_sampled = (
             had_its_time
-            and len(context) >= MIN_SAMPLE_CHARS
-            and self._rng.random() < SAMPLE_SHARE
-            and self._pool.add(tier.name, Sample(context, reply))
+            and asked.uid is None
+            and self._sampler.offer(tier, Sample(asked.context, reply), caller, wall)
         )
-        self._note(
+        await self._write(
             OrganicRow(
-                at=self._wall(),
+                at=wall,
                 caller=caller,
                 tier=tier.name,
                 hotkey=peer.hotkey,
@@ -221,23 +192,34 @@ class OrganicService:
                 status=reply.status,
                 code=reply.code if had_its_time else "cut_short",
                 elapsed_s=reply.elapsed_s,
-                n_chars=len(context),
+                n_chars=len(asked.context),
                 n_condensed=reply.tokens.n_condensed_tokens if reply.tokens else None,
                 is_sampled=is_sampled,
             )
         )
         return reply
 
+    async def _write(self, row: OrganicRow) -> None:
+        try:
+            await asyncio.to_thread(self._note, row)
+        except sqlite3.Error as error:
+            log.warning("a request could not be written down: %s", error)
+
 
 class _Race:
     """The attempts of one request."""
 
     def __init__(
-        self, service: OrganicService, tier: TierConfig, context: str, caller: str, end_s: float
+        self,
+        service: OrganicService,
+        tier: TierConfig,
+        asked: OrganicRequest,
+        caller: str,
+        end_s: float,
     ) -> None:
         self._service = service
         self._tier = tier
-        self._context = context
+        self._asked = asked
         self._caller = caller
         self._end_s = end_s
         self._codes: list[str] = []
@@ -277,7 +259,7 @@ class _Race:
             if not self._service.may_ask(self._tier, peer):
                 self._codes.append("allowance")
                 continue
-            exchange = self._service.ask(peer, self._tier, self._context, self._caller, self._end_s)
+            exchange = self._service.ask(peer, self._tier, self._asked, self._caller, self._end_s)
             self._running.add(asyncio.create_task(exchange))
             return True
         return False
@@ -376,11 +358,6 @@ def candidates(board: Board, tier: TierConfig, uid: int | None, rng: Random) -> 
             f"nobody serves tier {tier.name!r} just now; retry later", retry_after_s=30.0
         )
     rng.shuffle(ranking)
-    best = max(rating for _, rating in ranking) or 1.0
-    ranking.sort(key=lambda entry: -int(10 * entry[1] / best))
+    best = max(rating for _, rating in ranking)
+    ranking.sort(key=lambda entry: -min(entry[1], EQUAL_SHARE * best))
     return [peer for peer, _ in ranking]
-
-
-def _size(sample: Sample) -> int:
-    tokens = sample.reply.tokens
-    return len(sample.context) * 4 + (tokens.nbytes if tokens else 0)

@@ -12,14 +12,15 @@ Design decisions
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 
 from neural_condense_core.chain.base import Peer
 from neural_condense_core.constants import TierConfig
 from neural_condense_core.validator.allowances import Allowances
-from neural_condense_core.validator.organic import SamplePool
 from neural_condense_core.validator.rounds import Invitation, RoundPlan
+from neural_condense_core.validator.sampling import SamplePool
 from neural_condense_core.validator.state import State
 
 SEED_BITS = 62
@@ -43,6 +44,7 @@ class Planner:
     n_contexts : contexts a miner and round
     n_miners : most miners a round
     interval_s : least time between two rounds of a miner; None = spread over the epoch
+    gap_s : mean time before a context is sent
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Planner:
         n_contexts: int,
         n_miners: int,
         interval_s: float | None = None,
+        gap_s: float = 0.0,
     ) -> None:
         self._state = state
         self._allowances = allowances
@@ -62,8 +65,9 @@ class Planner:
         self._most_miners = n_miners
         self.n_miners = n_miners
         self._interval_s = interval_s
+        self._gap_s = gap_s
 
-    def plan(
+    async def plan(
         self, tier: TierConfig, members: Sequence[Peer], block: int, now: float, wall: float
     ) -> RoundPlan | None:
         """Return the next round of a tier, noted and counted; None while nobody is due.
@@ -84,6 +88,9 @@ class Planner:
         peers = self._state.queue(tier.name, due, draw_seed())[: self.n_miners]
         if not peers:
             return None
+        # In a thread: a log that is slow to write holds up no user. Before the rest: where it
+        # cannot be written at all, no sample and no allowance is spent.
+        made = await asyncio.to_thread(self._state.begin_round, tier.name, block, peers, wall)
         invited = tuple(
             Invitation(
                 peer,
@@ -93,8 +100,7 @@ class Planner:
             for peer in peers
         )
         self._allowances.reserve(tier, peers, self._n_contexts, now)
-        made = self._state.begin_round(tier.name, block, peers, wall)
-        return RoundPlan(made, tier, draw_seed(), self._n_contexts, invited)
+        return RoundPlan(made, tier, draw_seed(), self._n_contexts, invited, self._gap_s)
 
     def took(self, share: float) -> None:
         """Heed how long a round took.

@@ -10,22 +10,29 @@ Design decisions
   what will be asked about a text.
 * A miner is asked one thing after another and miners side by side, so that nobody's time depends
   on how many others there are.
-* A miner's score is its own: who fails scores 0 for what failed, and a group that the judge
-  refuses is judged miner by miner, so that the refusal costs none but its cause.
-* When the judge itself fails, nobody is scored: that is an error and not a result.
+* A miner's score is its own: who fails scores 0 for what failed, and a group whose content the
+  judge refuses is judged miner by miner, so that the refusal costs none but its cause. A miner
+  alone is tried without users' texts, which it did not choose; if it is refused still, the round
+  says nothing about it.
+* When the judge itself fails, or refuses for a reason that no miner can give (the token, the
+  model, the size of the body), nobody is scored: that is an error and not a result.
+* A user's request comes at any moment, so contexts do too: before each there is a random gap, and
+  miners begin in random order. A test is not told from a user by its time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 from typing import Any, Protocol
 
 from neural_condense_core.chain.base import Peer
 from neural_condense_core.constants import TierConfig
-from neural_condense_core.errors import CodecError, RequestError
+from neural_condense_core.errors import CodecError, NeuralCondenseError, RequestError
 from neural_condense_core.scoring.ratings import round_score
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.validator.dendrite import Asker
@@ -40,10 +47,14 @@ from neural_condense_core.wire.scoring import (
     ScoreRequest,
 )
 
+log = logging.getLogger(__name__)
+
 MAX_SILENT = 2
 """Silent replies in one round after which a miner's other contexts count as failed, unasked."""
 GIVEN_UP = "given_up"
 JUDGE_REFUSED = "judge_refused"
+MAX_GAP = 3.0
+"""Longest gap before a context, in means."""
 TEXT_BYTES = 8
 """Room for a context and its items in a request, bytes a character."""
 
@@ -127,6 +138,7 @@ class RoundPlan:
     seed : secret until the round is over; of the contexts
     n_contexts : synthetic contexts a miner
     invited : whose turn it is
+    gap_s : mean time before a context is sent
     """
 
     id: int
@@ -134,6 +146,7 @@ class RoundPlan:
     seed: int
     n_contexts: int
     invited: tuple[Invitation, ...]
+    gap_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +173,13 @@ class _Group:
         matrices = sum(one.reply.tokens.nbytes for one in self.usable if one.reply.tokens)
         return matrices + TEXT_BYTES * sum(len(one.draft.context) for one in self.usable)
 
+    def without_samples(self) -> _Group:
+        kept = (one for one in self.asked if one.kind != ORGANIC or not one.reply.is_ok)
+        return replace(self, asked=tuple(kept))
 
-_Scores = dict[str, MinerScore | None]
+
+_Judged = list[tuple[_Group, MinerScore | None]]
+"""What was judged, with its score; None where there was nothing usable."""
 
 
 async def run_round(
@@ -186,15 +204,18 @@ async def run_round(
 
     Returns
     -------
-    one result an invited miner, in the order of the invitations
+    one result an invited miner, in the order of the invitations; a miner that the judge refuses
+    has none
     """
-    asking = [_ask_miner(plan, invitation, dendrite, examiner) for invitation in plan.invited]
-    groups = await _all(asking)
+    rng = Random(plan.seed)  # noqa: S311 - the seed is secret
+    starts = rng.sample(plan.invited, len(plan.invited))
+    groups = await _all([_ask_miner(plan, each, dendrite, examiner) for each in starts])
     seed = draw_seed()
-    scores: _Scores = {}
+    judged: _Judged = [(group, None) for group in groups if not group.usable]
     for some in _portions([group for group in groups if group.usable], limits or ScoreLimits()):
-        scores |= await _judged(plan.tier, some, seed, judge, examiner)
-    return [_result(plan.tier, group, scores) for group in groups]
+        judged += await _judged(plan.tier, some, seed, judge, examiner)
+    results = {group.peer: _result(plan.tier, group, score) for group, score in judged}
+    return [results[each.peer] for each in plan.invited if each.peer in results]
 
 
 async def _all(asking: Sequence[Awaitable[_Group]]) -> list[_Group]:
@@ -221,16 +242,25 @@ async def _ask_miner(
         if (draft := examiner.draft_of(one.context)) is not None
     ]
     n_silent = 0
+    gaps = _gaps(plan, peer)
     for i, draft in enumerate(drafts):
         if invitation.is_dormant:
             reply = Reply(peer.uid, peer.hotkey, DORMANT, DORMANT)
         elif n_silent >= MAX_SILENT:
             reply = Reply(peer.uid, peer.hotkey, asked[-1].reply.status, GIVEN_UP)
         else:
+            await asyncio.sleep(next(gaps))
             reply = await dendrite.ask(peer, tier, draft.context)
         n_silent += reply.status in SILENT
         asked.append(_Asked(f"{peer.uid}:{i}", SYNTHETIC, draft, reply))
     return _Group(peer, tuple(asked))
+
+
+def _gaps(plan: RoundPlan, peer: Peer) -> Iterator[float]:
+    """Yield the seconds before each context of a miner, as a stream of users would leave them."""
+    rng = Random(_seed_of(plan.seed, peer))  # noqa: S311 - the seed is secret
+    while True:
+        yield plan.gap_s * min(rng.expovariate(1.0), MAX_GAP)
 
 
 def _seed_of(seed: int, peer: Peer) -> int:
@@ -244,7 +274,9 @@ def _portions(groups: Sequence[_Group], limits: ScoreLimits) -> Iterator[list[_G
     n_bytes_most = int(0.9 * limits.max_bytes)
     some: list[_Group] = []
     n_replies = n_bytes = 0
-    for group in groups:
+    for whole in groups:
+        fits = len(whole.usable) <= n_most and whole.n_bytes <= n_bytes_most
+        group = whole if fits else whole.without_samples()
         n, size = len(group.usable), group.n_bytes
         if some and (n_replies + n > n_most or n_bytes + size > n_bytes_most):
             yield some
@@ -257,17 +289,36 @@ def _portions(groups: Sequence[_Group], limits: ScoreLimits) -> Iterator[list[_G
 
 async def _judged(
     tier: TierConfig, groups: Sequence[_Group], seed: int, judge: Judge, examiner: Examiner
-) -> _Scores:
+) -> _Judged:
     try:
         request, tensors = await asyncio.to_thread(_request, tier, groups, seed, examiner)
         answer = await judge.score(request, tensors)
-    except (RequestError, CodecError):
+    except (RequestError, CodecError) as error:
+        if not _is_about_content(error):
+            raise
         if len(groups) == 1:
-            return {groups[0].peer.hotkey: None}
+            return await _judged_without_samples(tier, groups[0], seed, judge, examiner)
         half = len(groups) // 2
         first = await _judged(tier, groups[:half], seed, judge, examiner)
-        return first | await _judged(tier, groups[half:], seed, judge, examiner)
-    return dict(answer.miners)
+        return first + await _judged(tier, groups[half:], seed, judge, examiner)
+    return [(group, answer.miners.get(group.peer.hotkey)) for group in groups]
+
+
+async def _judged_without_samples(
+    tier: TierConfig, group: _Group, seed: int, judge: Judge, examiner: Examiner
+) -> _Judged:
+    rest = group.without_samples()
+    if not rest.usable:
+        return [(rest, None)]
+    if len(rest.asked) < len(group.asked):
+        return await _judged(tier, [rest], seed, judge, examiner)
+    log.warning("the judge refuses what uid %d answered; its rating stays", group.peer.uid)
+    return []
+
+
+def _is_about_content(error: NeuralCondenseError) -> bool:
+    # What a service answered stands in the detail; the class is one for several statuses.
+    return error.detail.get("status", error.status) == RequestError.status
 
 
 def _request(
@@ -295,8 +346,7 @@ def _request(
     return request, tensors
 
 
-def _result(tier: TierConfig, group: _Group, scores: _Scores) -> MinerResult:
-    found = scores.get(group.peer.hotkey)
+def _result(tier: TierConfig, group: _Group, found: MinerScore | None) -> MinerResult:
     replies = tuple(_reply_result(one, found) for one in group.asked)
     if found is None:
         return MinerResult(group.peer, replies, 0.0)

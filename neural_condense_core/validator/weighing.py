@@ -7,8 +7,10 @@ Design decisions
 * Sent is not set. Whatever the chain answers, a submission counts as done when a later read shows
   the weights, and is noted as confirmed only then.
 * The first submission waits for a rating: a validator that has measured nothing says nothing.
-* One submission a tempo. After a refusal the next one waits a tenth of that; after an unknown
-  outcome the chain is read before anything is sent again.
+* One submission a tempo. After a refusal the next one waits a tenth of that; after an outcome that
+  is unknown or does not show yet, the chain is read before anything is sent again.
+* A submission is noted before it is sent, so that a validator killed meanwhile reads the chain
+  first. A refused one leaves an earlier one that may still show to be looked for.
 * When it sent last survives a restart, so that restarts do not add submissions.
 """
 
@@ -32,6 +34,8 @@ TOLERANCE = 1e-3
 """Largest difference between a weight as sent and as the chain holds it, in 16 bits."""
 DRY_RUN = "dry_run"
 TIMED_OUT = "unknown"
+_MAYBE_SET = frozenset({TIMED_OUT, "unconfirmed"})
+"""Codes of outcomes after which the chain may come to hold the weights all the same."""
 
 _NEXT_BLOCK = "weights_next_block"
 _UNCONFIRMED = "weights_unconfirmed"
@@ -121,11 +125,14 @@ class WeightSetter:
         if vector is None:
             return
         if self._is_dry_run:
-            outcome = Outcome(True, DRY_RUN, "computed, not sent")
-        else:
-            outcome = await self._submit(vector)
-        self._note(roster, vector, outcome, now)
-        if outcome.ok and not self._is_dry_run:
+            self._dry_run(roster, vector, now)
+            return
+        earlier = self._state.fact(_UNCONFIRMED) or ""
+        made = self._intend(roster, vector, now)
+        outcome = await self._submit(vector)
+        self._settle(roster, made, outcome, earlier)
+        _tell(roster.block, vector, outcome)
+        if outcome.ok:
             await self._confirm(roster)
 
     async def _submit(self, vector: Vector) -> Outcome:
@@ -135,23 +142,34 @@ class WeightSetter:
         except TimeoutError:
             return Outcome(False, TIMED_OUT, f"no answer within {SUBMIT_TIMEOUT_S:g} s")
 
-    def _note(self, roster: Roster, vector: Vector, outcome: Outcome, now: float) -> None:
-        made = self._state.records.write_weights(
+    def _dry_run(self, roster: Roster, vector: Vector, now: float) -> None:
+        outcome = Outcome(True, DRY_RUN, "computed, not sent")
+        self._state.records.write_weights(
             roster.block,
             vector.rows(),
             code=outcome.code,
             message=outcome.message,
-            is_dry_run=self._is_dry_run,
+            is_dry_run=True,
             now=now,
         )
-        was_sent = not self._is_dry_run and (outcome.ok or outcome.code == TIMED_OUT)
-        wait = roster.tempo if outcome.ok else max(1, roster.tempo // 10)
-        self._state.remember(_NEXT_BLOCK, str(roster.block + wait))
-        self._state.remember(_UNCONFIRMED, str(made) if was_sent else "")
-        shown = ", ".join(f"{uid}: {weight:.4f}" for uid, weight in vector.weights.items())
-        level = logging.INFO if outcome.ok else logging.WARNING
-        log.log(level, "weights at block %d: %s (%s)", roster.block, outcome.code, outcome.message)
-        log.info("weights by uid: %s", shown)
+        self._state.remember(_NEXT_BLOCK, str(roster.block + roster.tempo))
+        self._state.remember(_UNCONFIRMED, "")
+        _tell(roster.block, vector, outcome)
+
+    def _intend(self, roster: Roster, vector: Vector, now: float) -> int:
+        made = self._state.records.write_weights(
+            roster.block, vector.rows(), code=TIMED_OUT, message="no answer was seen", now=now
+        )
+        self._state.remember(_NEXT_BLOCK, str(roster.block + _retry_blocks(roster)))
+        self._state.remember(_UNCONFIRMED, str(made))
+        return made
+
+    def _settle(self, roster: Roster, made: int, outcome: Outcome, earlier: str) -> None:
+        self._state.records.answer_weights(made, outcome.code, outcome.message)
+        if outcome.ok:
+            self._state.remember(_NEXT_BLOCK, str(roster.block + roster.tempo))
+        elif outcome.code not in _MAYBE_SET:
+            self._state.remember(_UNCONFIRMED, earlier)
 
     async def _confirm(self, roster: Roster) -> None:
         me = roster.by_hotkey(self._hotkey)
@@ -164,9 +182,22 @@ class WeightSetter:
         if not is_same(sent, held):
             log.info("the chain does not hold the last weights yet")
             return
-        self._state.records.confirm_weights(made)
+        block = self._state.records.confirm_weights(made)
+        if block is not None:
+            self._state.remember(_NEXT_BLOCK, str(block + roster.tempo))
         self._state.remember(_UNCONFIRMED, "")
         log.info("the chain holds the weights")
+
+
+def _retry_blocks(roster: Roster) -> int:
+    return max(1, roster.tempo // 10)
+
+
+def _tell(block: int, vector: Vector, outcome: Outcome) -> None:
+    level = logging.INFO if outcome.ok else logging.WARNING
+    log.log(level, "weights at block %d: %s (%s)", block, outcome.code, outcome.message)
+    shown = ", ".join(f"{uid}: {weight:.4f}" for uid, weight in vector.weights.items())
+    log.info("weights by uid: %s", shown)
 
 
 def is_same(sent: Mapping[int, float], held: Mapping[int, float]) -> bool:

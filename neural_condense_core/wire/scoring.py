@@ -116,7 +116,11 @@ class ScoreRequest(_Message):
 
 
 class TaskScore(_Message):
-    """What a miner's tokens were worth in one task; losses in nats per target token."""
+    """What a miner's tokens were worth in one task; losses in nats per target token.
+
+    ``loss_other`` is as C counts it: each item's at most the larger of no context's and the other
+    full text's.
+    """
 
     content_recovery: float | None
     recovery: float | None

@@ -82,6 +82,7 @@ class Subnet:
             "CONDENSE_CHAIN_OVERRIDE": "dev",
             "CONDENSE_STATE_DIR": str(folder / "state"),
             "CONDENSE_VALIDATOR_ASK_INTERVAL": "0",
+            "CONDENSE_VALIDATOR_ASK_GAP": "0",
             "BT_WALLET_PATH": str(wallets),
             "OMP_NUM_THREADS": "1",
         }
@@ -134,12 +135,15 @@ class Subnet:
         self.children.append(child)
         return child
 
+    def judge_port(self):
+        return self.judge.port()
+
     def validator(self, *more, **environment):
         words = [
             "-m", "neurons.validator", "--netuid", str(NETUID), "--subtensor.network", "finney",
             "--wallet.name", "my_wallet", "--wallet.hotkey", "my_key",
             "--validator.score_backend.host", "localhost",
-            "--validator.score_backend.port", str(self.judge.port()),
+            "--validator.score_backend.port", str(self.judge_port()),
         ]  # fmt: skip
         return self.start([*words, *more], **environment)
 

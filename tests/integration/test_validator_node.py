@@ -19,7 +19,7 @@ from subnet_fakes import (
 )
 
 from neural_condense_core.config import ValidatorSettings
-from neural_condense_core.errors import BackendError, ConfigError
+from neural_condense_core.errors import BackendError, ConfigError, RequestError
 from neural_condense_core.records import Records
 from neural_condense_core.scoring.texts import open_texts
 from neural_condense_core.validator import node, weighing
@@ -33,6 +33,7 @@ OWNER = peer(0, "owner", endpoint=None)
 
 class Judge(FakeJudge):
     is_away = False
+    n_told = 0
 
     async def ready(self):
         if self.is_away:
@@ -40,6 +41,7 @@ class Judge(FakeJudge):
         return True
 
     async def info(self):
+        self.n_told += 1
         return judge_info(MODEL, HIDDEN)
 
 
@@ -62,7 +64,7 @@ class Setting:
         self.judge = Judge()
         self.records = Records(folder / "validator.sqlite")
         self.settings = ValidatorSettings(
-            netuid=52, network="dev", state_dir=folder, ask_interval_s=0.0
+            netuid=52, network="dev", state_dir=folder, ask_interval_s=0.0, ask_gap_s=0.0
         )
         self.start = Start(
             None, ME, ME.ss58_address, {TIER.name: TIER}, open_texts(None), None, folder
@@ -149,6 +151,20 @@ def test_while_the_judge_is_away_no_miner_is_asked(setting):
         return True
 
     setting.run(back, lambda: setting.n_judged() >= 1)
+
+
+def test_a_judge_that_refuses_the_token_scores_nobody_and_is_asked_anew(setting):
+    setting.judge.error = RequestError("a wrong token", {"status": 401})
+
+    def let_in():
+        if setting.judge.n_told < 2:
+            return False
+        assert setting.n_judged() == 0
+        assert setting.records.latest_scores() == []
+        setting.judge.error = None
+        return True
+
+    setting.run(let_in, lambda: setting.n_judged() >= 1)
 
 
 def test_who_is_not_registered_is_told_what_to_run(setting):

@@ -1,8 +1,12 @@
 """The organic API and its clients, sync and async, against each other over real HTTP."""
 
 import asyncio
+import contextlib
+import json
 import logging
+import socket
 import threading
+import time
 from random import Random
 
 import httpx
@@ -34,7 +38,8 @@ from neural_condense_core.validator import gate
 from neural_condense_core.validator.explaining import explain
 from neural_condense_core.validator.gate import GateParts, create_app
 from neural_condense_core.validator.keys import ApiUsers
-from neural_condense_core.validator.organic import Board, OrganicService, SamplePool
+from neural_condense_core.validator.organic import Board, OrganicService
+from neural_condense_core.validator.sampling import SamplePool
 from neural_condense_core.wire.listening import bind, make_server
 from neural_condense_core.wire.signing import NonceStore, sign_request
 
@@ -255,6 +260,47 @@ def test_a_miner_gets_its_own_explanation_and_no_other(served):
         )  # fmt: skip
         assert http.get(url, headers=headers).json()["hotkey"] == MINER.ss58_address
         assert http.get(url).status_code == 401
+
+
+def test_a_question_with_a_body_is_refused(served):
+    body = b"x" * 1000
+    headers = sign_request(
+        MINER, method="GET", target="/v1/explain", body=body, receiver=VALIDATOR.ss58_address
+    )
+    with httpx.Client(trust_env=False) as http:
+        reply = http.request("GET", f"{served.url}/v1/explain", content=body, headers=headers)
+    assert code_of(reply) == (413, "body_too_large")
+
+
+def test_one_address_holds_few_of_the_places_of_signed_bodies(served):
+    served.users.add_hotkey(USER.ss58_address, "carol")
+    body = json.dumps({"context": TEXT}).encode()
+    head = {"content-type": "application/json", "content-length": str(len(body)), "host": "x"}
+
+    def signed():
+        return sign_request(
+            USER, method="POST", target="/v1/condense", body=body,
+            receiver=VALIDATOR.ss58_address,
+        )  # fmt: skip
+
+    def ask(address):
+        headers = {**head, **signed(), "x-forwarded-for": address}
+        with httpx.Client(trust_env=False) as http:
+            return http.post(served.url + "/v1/condense", content=body, headers=headers)
+
+    port = httpx.URL(served.url).port
+    with contextlib.ExitStack() as held:
+        for _ in range(gate.MAX_UNPROVEN_EACH):
+            lines = "".join(f"{name}: {value}\r\n" for name, value in (head | signed()).items())
+            slow = held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            slow.sendall(f"POST /v1/condense HTTP/1.1\r\n{lines}\r\n{{".encode())
+        routes = next(route for route in served.app.routes if route.path == "/v1/condense")
+        unproven = routes.endpoint.__self__._unproven
+        give_up_s = time.monotonic() + 20
+        while unproven._taken.total() < gate.MAX_UNPROVEN_EACH and time.monotonic() < give_up_s:
+            time.sleep(0.01)
+        assert code_of(ask("127.0.0.1")) == (429, "overloaded")
+        assert ask("203.0.113.9").status_code == 200
 
 
 def test_guessing_keys_is_stopped(served, monkeypatch):

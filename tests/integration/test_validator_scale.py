@@ -33,10 +33,10 @@ from neural_condense_core.scoring.texts import open_texts
 from neural_condense_core.validator.allowances import Allowances
 from neural_condense_core.validator.dendrite import Dendrite
 from neural_condense_core.validator.examiner import TextExaminer
-from neural_condense_core.validator.organic import SamplePool
 from neural_condense_core.validator.planning import Planner
 from neural_condense_core.validator.replies import MinerInfo
 from neural_condense_core.validator.rounds import run_round
+from neural_condense_core.validator.sampling import SamplePool
 from neural_condense_core.validator.state import State
 from neural_condense_core.validator.weighing import WeightSetter
 
@@ -101,7 +101,7 @@ def test_miners_of_every_kind_are_ranked_and_paid_for_what_they_do(
         planner = Planner(state, allowances, SamplePool(), n_contexts=4, n_miners=200)
         for _ in range(n_rounds):
             now += EPOCH_LENGTH_S / 10
-            plan = planner.plan(FAST, list(kinds), 1, now, now)
+            plan = asyncio.run(planner.plan(FAST, list(kinds), 1, now, now))
             results = asyncio.run(
                 run_round(
                     plan, dendrite=dendrite, judge=judge, examiner=FakeExaminer(),
@@ -158,7 +158,7 @@ def test_256_signed_miners_are_asked_in_one_epoch(tmp_path, capsys):
         n_rounds, elapsed = 0, []
         while len(echoes.app.n_served) < len(peers):
             now = time.monotonic()
-            plan = planner.plan(TIER, peers, 1, now, time.time())
+            plan = await planner.plan(TIER, peers, 1, now, time.time())
             results = await run_round(
                 plan, dendrite=dendrite, judge=FakeJudge(), examiner=examiner,
                 draw_seed=lambda: 1,

@@ -38,7 +38,7 @@ def test_the_validator_s_line(tmp_path, has_texts):
     words = nodes.as_typed(wanted.argv, 9000).split()[3:]
     found = load_settings(ValidatorSettings, words, {}, prog="validator", description="")
     assert (found.score_url, found.gate_port) == ("http://127.0.0.1:8089", 9000)
-    assert (found.contexts_per_round, found.ask_interval_s) == (4, 0)
+    assert (found.contexts_per_round, found.ask_interval_s, found.ask_gap_s) == (4, 0, 0)
     assert found.texts == (str(world.texts_file) if has_texts else None)
 
 

@@ -23,9 +23,11 @@ from miner_parts import (
     signed,
 )
 
+from neural_condense_core.miner import axon as axon_module
 from neural_condense_core.miner.access import Access
 from neural_condense_core.miner.axon import METADATA_PER_WINDOW, Axon, Identity, create_app
 from neural_condense_core.miner.forwarding import Forwarder
+from neural_condense_core.miner.in_hand import MAX_UNPROVEN_EACH
 from neural_condense_core.wire.signing import NonceStore
 
 MARKER = "zebra-in-a-context"
@@ -271,6 +273,46 @@ def test_only_so_many_requests_are_in_hand(tmp_path):
         assert {(await task)[0].status_code for task in first} == {502}
         miner.backend.answer = None
         assert (await miner.ask())[0].status_code == 200
+
+    with_miner(tmp_path, test, max_concurrent=2)
+
+
+def from_address(miner, address):
+    transport = httpx.ASGITransport(create_app(miner.axon), client=(address, 1))
+    return httpx.AsyncClient(transport=transport, base_url="http://miner")
+
+
+# Whoever claimed a validator's hotkey held the validators' places with a body that never came.
+def test_bodies_that_never_come_keep_no_validator_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(axon_module, "BODY_TIMEOUT_S", 1.0)
+
+    async def test(miner):
+        n_waiting, all_wait, never = 0, asyncio.Event(), asyncio.Event()
+
+        async def body():
+            nonlocal n_waiting
+            yield b"{"
+            n_waiting += 1
+            if n_waiting == MAX_UNPROVEN_EACH:
+                all_wait.set()
+            await never.wait()
+
+        async with from_address(miner, "198.51.100.7") as attacker:
+            held = [
+                asyncio.create_task(
+                    attacker.post(PATH, content=body(), headers=signed(b"{", key=VALIDATOR))
+                )
+                for _ in range(MAX_UNPROVEN_EACH)
+            ]
+            await asyncio.wait_for(all_wait.wait(), 10)
+            one_more = await attacker.post(PATH, content=asked(), headers=signed(asked()))
+            assert code_of(one_more) == (429, "overloaded"), "one address has its share"
+            assert (await miner.ask())[0].status_code == 200
+            assert not await miner.axon.drain(0.01), "who was let in is waited for"
+            assert {code_of(answer) for answer in await asyncio.gather(*held)} == {
+                (504, "deadline")
+            }
+            assert await miner.axon.drain(0.01)
 
     with_miner(tmp_path, test, max_concurrent=2)
 

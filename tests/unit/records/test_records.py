@@ -119,8 +119,9 @@ def test_organic_rows_read_back(records):
 def test_asked_since_counts_rounds_and_users(records):
     finish(records, begin(records))
     records.write_organic(OrganicRow(NOW + 5, "k", "research", "hk", 3, "ok", "ok", 0.1, 9))
-    assert records.asked_since(NOW) == [("research", "hk", NOW), ("research", "hk", NOW + 5)]
-    assert records.asked_since(NOW + 6) == []
+    assert records.asked_since(NOW, "synthetic") == [("research", "hk", NOW)]
+    assert records.asked_since(NOW, "organic") == [("research", "hk", NOW + 5)]
+    assert records.asked_since(NOW + 6, "synthetic") == records.asked_since(NOW + 6, "organic")
 
 
 def test_pruning_takes_the_old_and_leaves_the_new(records):
@@ -163,6 +164,38 @@ def test_a_file_that_is_no_database_says_so(tmp_path):
     path.write_text("not a database" * 100)
     with pytest.raises(ConfigError, match="cannot open"):
         Records(path)
+
+
+def test_a_miners_question_reads_that_miners_rows_only(records, monkeypatch):
+    plans = []
+
+    def select(sql, *values):
+        steps = records._connection.execute(f"explain query plan {sql}", values)
+        plans.append(" ".join(step[-1] for step in steps))
+        return []
+
+    monkeypatch.setattr(records, "select", select)
+    records.scores("hk")
+    records.replies(round_id=3, hotkey="hk")
+    records.organic(hotkey="hk")
+    assert len(plans) == 3
+    assert all("SEARCH" in plan and "SCAN" not in plan for plan in plans), plans
+
+
+def test_an_older_file_gets_the_index_that_it_lacks(records):
+    with records.transaction() as connection:
+        connection.execute("drop index organic_by_hotkey")
+    with Records(records.path) as again:
+        names = again.select("select name from sqlite_master where type = 'index'")
+    assert ("organic_by_hotkey",) in names
+
+
+def test_what_the_chain_said_is_noted_later(records):
+    made = records.write_weights(7, {1: ("hk", 1.0)}, code="unknown", now=NOW)
+    records.answer_weights(made, "ok", "in")
+    assert records.weight_sets() == [WeightSet(made, 7, NOW, "ok", "in", False, False)]
+    assert records.confirm_weights(made) == 7
+    assert records.confirm_weights(made + 1) is None
 
 
 def test_there_is_no_column_for_a_text(records):

@@ -60,20 +60,25 @@ class FakeTarget:
     def _one(self, prompt: Prompt, target: Sequence[int]) -> Likelihood:
         seen: set[int] = set()
         helped = 0.0
+        spoilt = 0.0
         for segment in prompt:
             if isinstance(segment, TokenIds):
                 seen.update(segment.ids)
             else:
                 words = [word_of(row) for row in segment.embeds]
                 helped = 1.0 if STYLE in words else helped
+                spoilt = 3.0 if POISON in words else spoilt
                 seen.update(words)
         known = np.array([token in seen for token in target])
-        logprobs = np.where(known, -1.0, -3.0 + helped).astype(np.float32)
+        logprobs = np.where(known, -1.0, -3.0 + helped - spoilt).astype(np.float32)
         return Likelihood(logprobs, known)
 
 
 STYLE = 999
 """The word of a row that says nothing and makes every answer likelier."""
+
+POISON = 998
+"""The word of a row that says nothing and wrecks every answer that no other row holds."""
 
 
 def row_of(word: int) -> np.ndarray:

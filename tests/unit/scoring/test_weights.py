@@ -7,20 +7,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from neural_condense_core.constants import TIERS
+from neural_condense_core.constants import MIN_RATING, TIERS
 from neural_condense_core.scoring.weights import weights_for
 
 OWNER = 1000
 uids = st.integers(0, 255)
 ratings = st.dictionaries(uids, st.floats(allow_nan=True, allow_infinity=True), max_size=20)
-good_ratings = st.dictionaries(uids, st.floats(1e-6, 1), min_size=1, max_size=20)
+good_ratings = st.dictionaries(uids, st.floats(MIN_RATING, 1), min_size=1, max_size=20)
 by_tier = st.fixed_dictionaries({name: ratings for name in TIERS})
 
 
 # Trap 18: shares were not used, and all zero became all one.
 def test_trap_18_tiers_get_exactly_their_shares():
     found = weights_for(
-        {"research": {1: 0.9, 2: 0.3}, "inference_0": {3: 0.01}, "inference_1": {4: 1.0}},
+        {"research": {1: 0.9, 2: 0.3}, "inference_0": {3: 0.03}, "inference_1": {4: 1.0}},
         TIERS,
         OWNER,
     )
@@ -74,9 +74,17 @@ def test_an_unknown_tier_pays_nothing():
     assert weights_for({"gold": {1: 1.0}}, TIERS, OWNER) == {OWNER: 1.0}
 
 
+# A lone miner of noise was paid a whole tier.
+def test_a_rating_that_chance_reaches_earns_nothing_even_alone():
+    found = weights_for({"research": {1: 0.004}}, TIERS, OWNER)
+    assert found == {OWNER: 1.0}
+    beside = weights_for({"research": {1: 0.0199, 2: MIN_RATING}}, TIERS, OWNER)
+    assert beside == {2: pytest.approx(0.5), OWNER: pytest.approx(0.5)}
+
+
 def test_tiny_ratings_do_not_vanish():
     tiers = {"research": replace(TIERS["research"], incentive_share=1.0, sharpness=100.0)}
-    assert weights_for({"research": {1: 1e-9, 2: 1e-9}}, tiers, None) == {1: 0.5, 2: 0.5}
+    assert weights_for({"research": {1: 0.02, 2: 0.02}}, tiers, None) == {1: 0.5, 2: 0.5}
 
 
 @settings(deadline=None)
@@ -111,7 +119,7 @@ def test_tiers_do_not_touch_each_other(one, two):
 
 
 @settings(deadline=None)
-@given(good_ratings, st.floats(0.01, 100))
+@given(good_ratings, st.floats(1, 100))
 def test_only_relative_ratings_count(values, factor):
     scaled = {uid: value * factor for uid, value in values.items()}
     one = weights_for({"research": values}, TIERS, OWNER)

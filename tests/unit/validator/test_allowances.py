@@ -24,32 +24,56 @@ def n_allowed(made, now=0.0):
     return sum(made.may_ask(TIER, MINER, now) for _ in range(1000))
 
 
-@pytest.mark.parametrize(("others", "mine"), [((), 100), ((RIVAL,), 75), ((RIVAL, POOR), 75)])
-def test_the_part_follows_the_stake(others, mine):
-    assert n_allowed(allowances(*others)) == mine
+def n_rounds(made, now=0.0):
+    n = 0
+    while made.is_due(TIER, MINER, 4, now, 0.0):
+        made.reserve(TIER, [MINER], 4, now)
+        n += 1
+    return n
+
+
+@pytest.mark.parametrize(
+    ("others", "n_users", "n_mine"), [((), 50, 12), ((RIVAL,), 38, 9), ((RIVAL, POOR), 38, 9)]
+)
+def test_the_part_follows_the_stake(others, n_users, n_mine):
+    made = allowances(*others)
+    assert (n_allowed(made), n_rounds(made)) == (n_users, n_mine)
 
 
 def test_trap_32_without_any_stake_everybody_has_a_part():
     made = Allowances({TIER.name: TIER})
     made.update(roster(MINER, peer(2, "me"), peer(3, "b", permit=True)), "me", 0.0)
-    assert n_allowed(made) == 50
+    assert n_allowed(made) == 25
 
 
 def test_trap_07_the_allowance_returns_with_the_next_window():
     made = allowances()
-    assert n_allowed(made, 0.0) == 100
+    assert n_allowed(made, 0.0) == 50
     assert n_allowed(made, EPOCH_LENGTH_S - 1) == 0
-    assert n_allowed(made, EPOCH_LENGTH_S) == 100
+    assert n_allowed(made, EPOCH_LENGTH_S) == 50
 
 
 def test_rounds_leave_half_to_users():
     made = allowances()
-    n_rounds = 0
-    while made.is_due(TIER, MINER, 4, 0.0, 0.0):
-        made.reserve(TIER, [MINER], 4, 0.0)
-        n_rounds += 1
-    assert n_rounds == 12
-    assert n_allowed(made) == 52
+    assert n_rounds(made) == 12
+    assert n_allowed(made) == 50
+
+
+def test_no_traffic_of_users_keeps_a_miner_from_being_judged():
+    made = allowances()
+    for hour in range(10):
+        now = hour * EPOCH_LENGTH_S
+        n_users = n_allowed(made, now)
+        assert n_rounds(made, now) == 12
+        assert n_users + 12 * 4 <= 100
+
+
+def test_users_find_the_smallest_part_closed_rather_than_rounds():
+    rich = [peer(10 + i, f"v{i}", stake=1e6, permit=True) for i in range(3)]
+    made = Allowances({TIER.name: TIER}, n_contexts=8)
+    made.update(roster(MINER, ME, *rich), "me", 10.0)
+    assert n_allowed(made) == 2
+    assert made.is_due(TIER, MINER, 8, 0.0)
 
 
 def test_rounds_are_spread_over_the_epoch():
@@ -74,8 +98,9 @@ def test_after_a_restart_what_was_asked_still_counts(tmp_path):
         made = Allowances({TIER.name: TIER})
         made.preload(records, now=50.0, wall=1_100.0)
     made.update(roster(MINER, ME), "me", 0.0)
-    assert n_allowed(made, 50.0) == 70
+    assert n_allowed(made, 50.0) == 20
     assert n_allowed(made, 50.0 - 100.0 + EPOCH_LENGTH_S + 15) == 16
+    assert n_rounds(made, 50.0) == 12
 
 
 def test_nobody_unknown_is_asked():

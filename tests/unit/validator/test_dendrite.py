@@ -88,6 +88,20 @@ def test_what_fails_is_data_with_a_code(handler, status, code):
     assert (reply.status, reply.code, reply.tokens) == (status, code, None)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ok", "timeout", "dormant", "given_up", "cut_short", "judge_refused", "bad_signature",
+        "copied", "wrong_width", "not_finite", "private_address", "http_200",
+    ],
+)  # fmt: skip
+def test_a_miner_cannot_give_itself_a_finding_of_the_validator(code):
+    reply = ask(error(500, code))
+    assert (reply.status, reply.code) == ("refused", "http_500")
+    reply = ask(error(504, code))
+    assert (reply.status, reply.code) == ("timeout", "http_504")
+
+
 def test_trap_25_a_redirect_is_never_followed():
     urls = []
 

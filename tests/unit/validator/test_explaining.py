@@ -1,10 +1,13 @@
 """Why this score, in words that name the cause."""
 
-import pytest
-from subnet_fakes import FAST, TIER
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+from subnet_fakes import FAST, TIER, peer, roster
+
+from neural_condense_core.errors import ForbiddenError
 from neural_condense_core.records import Records, ReplyRow, ScoreRow
-from neural_condense_core.validator.explaining import explain, sentence_of
+from neural_condense_core.validator.explaining import Explainer, explain, sentence_of
 
 NOW = 1_000_000.0
 TIERS = {TIER.name: TIER, FAST.name: FAST}
@@ -66,3 +69,28 @@ def test_who_was_never_asked_is_told_so(tmp_path):
         found = explain(records, "hk")
     assert (found.uid, found.rounds, found.weight) == (None, (), None)
     assert "no round has asked" in found.why[0]
+
+
+def test_only_who_is_on_the_roster_is_told_anything(tmp_path):
+    known = [None]
+    with (
+        Records(tmp_path / "log.sqlite") as records,
+        Explainer(records.path, lambda: known[0], TIERS) as explainer,
+    ):
+        with pytest.raises(ForbiddenError, match="not registered"):
+            explainer("hk")
+        known[0] = roster(peer(3, "hk"))
+        assert explainer("hk").hotkey == "hk"
+        with pytest.raises(ForbiddenError, match="not registered"):
+            explainer("stranger")
+
+
+def test_a_question_does_not_wait_for_what_the_validator_writes(tmp_path):
+    with (
+        Records(tmp_path / "log.sqlite") as records,
+        Explainer(records.path, lambda: roster(peer(3, "hk")), TIERS) as explainer,
+        ThreadPoolExecutor(1) as pool,
+        records.transaction() as connection,
+    ):
+        records.open_round(connection, FAST.name, 1, 100, NOW)
+        assert pool.submit(explainer, "hk").result(timeout=10).hotkey == "hk"

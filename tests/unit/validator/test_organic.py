@@ -1,11 +1,15 @@
 """Users' requests: the best miner first, the next in time, a status for each cause."""
 
 import asyncio
+import logging
+import sqlite3
+import threading
 from random import Random
 
 import pytest
 from subnet_fakes import BROKEN, DEAD, FAST, TIER, TIERS, FakeDendrite, good, matrix, peer, roster
 
+from neural_condense_core.constants import EPOCH_LENGTH_S
 from neural_condense_core.errors import (
     BackendError,
     ContextTooLongError,
@@ -15,18 +19,18 @@ from neural_condense_core.errors import (
     UnknownModelError,
     UnknownTierError,
 )
-from neural_condense_core.validator import organic
+from neural_condense_core.validator import sampling
 from neural_condense_core.validator.organic import (
     Board,
     OrganicRequest,
     OrganicService,
-    SamplePool,
     candidates,
 )
 from neural_condense_core.validator.replies import Reply
 from neural_condense_core.validator.rounds import Sample
+from neural_condense_core.validator.sampling import SamplePool
 
-TEXT = "A long enough text of a user. " * 10
+TEXT = "A long enough text of a user. " * 20
 
 
 def board(*ratings, tier=TIER):
@@ -42,13 +46,18 @@ class Serving:
         self.dendrite = FakeDendrite(behaviours)
         self.rows = []
         self.pool = SamplePool()
+        self.wall = 1_000_000.0
         self.service = OrganicService(
-            self.dendrite, lambda: self.board, allow, self.pool, self.rows.append, Random(0)
-        )
+            self.dendrite, lambda: self.board, allow, self.pool, self.note, Random(0),
+            wall=lambda: self.wall,
+        )  # fmt: skip
 
-    def serve(self, **wanted):
+    def note(self, row):
+        self.rows.append(row)
+
+    def serve(self, caller="key", **wanted):
         request = OrganicRequest(**({"context": TEXT} | wanted))
-        return asyncio.run(self.service.serve(request, "key"))
+        return asyncio.run(self.service.serve(request, caller))
 
     @property
     def asked(self):
@@ -154,7 +163,7 @@ def test_a_context_of_exactly_the_limit_is_fine():
 
 
 def test_trap_20_some_replies_go_to_the_judge(monkeypatch):
-    monkeypatch.setattr(organic, "SAMPLE_SHARE", 1.0)
+    monkeypatch.setattr(sampling, "SAMPLE_SHARE", 1.0)
     serving = Serving({"m1": BROKEN, "m2": good(0.5)})
     serving.serve()
     (bad,), (kept,) = (serving.pool.take(TIER.name, name) for name in ("m1", "m2"))
@@ -167,21 +176,61 @@ def test_trap_20_some_replies_go_to_the_judge(monkeypatch):
 def test_about_a_tenth_is_sampled_whatever_the_text():
     serving = Serving({"m1": good(0.5)})
     n = 0
-    for _ in range(300):
-        serving.serve()
+    for i in range(300):
+        serving.serve(caller=f"key{i}")
         n += len(serving.pool.take(TIER.name, "m1"))
     assert 15 <= n <= 50
 
 
-def test_a_short_text_is_not_sampled(monkeypatch):
-    monkeypatch.setattr(organic, "SAMPLE_SHARE", 1.0)
+@pytest.mark.parametrize(("n_chars", "n_kept"), [(22, 0), (399, 0), (400, 1), (1_000, 1)])
+def test_a_text_shorter_than_those_of_a_test_is_not_sampled(n_chars, n_kept, monkeypatch):
+    monkeypatch.setattr(sampling, "SAMPLE_SHARE", 1.0)
     serving = Serving({"m1": good(0.5)})
-    serving.serve(context="too short to ask about")
+    serving.serve(context="x" * n_chars)
+    assert len(serving.pool.take(TIER.name, "m1")) == n_kept
+
+
+def test_who_names_the_miner_does_not_choose_its_test(monkeypatch):
+    monkeypatch.setattr(sampling, "SAMPLE_SHARE", 1.0)
+    serving = Serving({"m1": good(0.5)})
+    serving.serve(uid=1)
     assert serving.pool.take(TIER.name, "m1") == ()
+    assert [row.is_sampled for row in serving.rows] == [False]
+
+
+def test_a_caller_has_one_sample_a_miner_and_epoch(monkeypatch):
+    monkeypatch.setattr(sampling, "SAMPLE_SHARE", 1.0)
+    serving = Serving({"m1": good(0.5)})
+
+    def n_kept(caller):
+        serving.serve(caller=caller)
+        return len(serving.pool.take(TIER.name, "m1"))
+
+    assert [n_kept(caller) for caller in ("a", "a", "b", "a", "b")] == [1, 0, 1, 0, 0]
+    serving.wall += EPOCH_LENGTH_S
+    assert n_kept("a") == 1
+
+
+def test_a_log_that_cannot_be_written_costs_no_user_a_reply(caplog):
+    serving = Serving({"m1": good(0.5)})
+    threads = []
+
+    def full(row):
+        threads.append(threading.current_thread())
+        raise sqlite3.OperationalError("disk full")
+
+    serving.service = OrganicService(
+        serving.dendrite, lambda: serving.board, lambda tier, who: True, serving.pool, full,
+        Random(0),
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        assert serving.serve()[0].is_ok
+    assert "disk full" in caplog.text
+    assert threads != [threading.main_thread()]
 
 
 def test_a_timeout_before_the_tiers_own_says_nothing_about_the_miner(monkeypatch):
-    monkeypatch.setattr(organic, "SAMPLE_SHARE", 1.0)
+    monkeypatch.setattr(sampling, "SAMPLE_SHARE", 1.0)
 
     def late(context, tier):
         return ("timeout", "timeout", 1.0, None)
@@ -196,7 +245,7 @@ def test_the_pool_is_bounded(monkeypatch):
     pool = SamplePool()
     sample = Sample(TEXT, Reply(1, "m1", "ok", "ok", 0.1, matrix(0.5)))
     assert [pool.add("research", sample) for _ in range(3)] == [True, True, False]
-    monkeypatch.setattr(organic, "MAX_SAMPLE_BYTES", 3000)
+    monkeypatch.setattr(sampling, "MAX_SAMPLE_BYTES", 3000)
     other = Sample(TEXT, Reply(2, "m2", "ok", "ok", 0.1, matrix(0.5)))
     assert not pool.add("research", other)
     pool.take("research", "m1")
@@ -204,11 +253,17 @@ def test_the_pool_is_bounded(monkeypatch):
 
 
 def test_equals_share_the_load():
-    found = board((1, 0.9), (2, 0.89), (3, 0.5))
+    found = board((1, 1.0), (2, 0.91), (3, 0.5))
     first = {candidates(found, TIER, None, Random(seed))[0].uid for seed in range(40)}
     last = {candidates(found, TIER, None, Random(seed))[-1].uid for seed in range(40)}
-    assert first <= {1, 2}
+    assert first == {1, 2}
     assert last == {3}
+
+
+def test_behind_the_equals_the_better_comes_first():
+    found = board((1, 1.0), (2, 0.59), (3, 0.51), (4, 0.0))
+    order = {tuple(who.uid for who in candidates(found, TIER, None, Random(i))) for i in range(40)}
+    assert order == {(1, 2, 3, 4)}
 
 
 def test_before_anybody_is_rated_everybody_may_serve():

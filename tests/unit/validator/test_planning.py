@@ -1,15 +1,19 @@
 """Who is asked next, and how many at once."""
 
+import asyncio
+import sqlite3
+import threading
+
 import pytest
 from subnet_fakes import TIER, matrix, peer, roster
 
 from neural_condense_core.records import Records
 from neural_condense_core.validator.allowances import Allowances
-from neural_condense_core.validator.organic import SamplePool
 from neural_condense_core.validator.planning import Planner, draw_seed
 from neural_condense_core.validator.replies import Reply
 from neural_condense_core.validator.results import MinerResult, ReplyResult
 from neural_condense_core.validator.rounds import Sample
+from neural_condense_core.validator.sampling import SamplePool
 from neural_condense_core.validator.state import State
 
 NOW = 1_000_000.0
@@ -30,7 +34,7 @@ def planner(state, pool=None, **more):
 
 
 def plan(one, now=0.0):
-    return one.plan(TIER, PEERS, 1, now, NOW)
+    return asyncio.run(one.plan(TIER, PEERS, 1, now, NOW))
 
 
 def hotkeys(found):
@@ -47,6 +51,39 @@ def test_a_round_is_noted_before_anybody_is_asked(state):
     found = plan(planner(state))
     assert state.records.rounds()[0].id == found.id
     assert state.records.rounds()[0].status == "open"
+
+
+def test_a_round_is_noted_beside_the_loop(state, monkeypatch):
+    threads = []
+    begin = state.begin_round
+
+    def noted(*facts):
+        threads.append(threading.current_thread())
+        return begin(*facts)
+
+    monkeypatch.setattr(state, "begin_round", noted)
+    assert plan(planner(state)) is not None
+    assert threads != [threading.main_thread()]
+
+
+def test_a_log_that_cannot_be_written_spends_nothing(state, monkeypatch):
+    pool = SamplePool()
+    sample = Sample("text", Reply(3, "m3", "ok", "ok", 0.1, matrix(0.5)))
+    pool.add(TIER.name, sample)
+    one = planner(state, pool, n_miners=10, interval_s=60.0)
+
+    def full(*facts):
+        raise sqlite3.OperationalError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(state, "begin_round", full)
+        with pytest.raises(sqlite3.OperationalError):
+            plan(one)
+    assert {i.peer.hotkey: i.samples for i in plan(one).invited}["m3"] == (sample,)
+
+
+def test_the_gap_goes_into_the_plan(state):
+    assert plan(planner(state, gap_s=1.5)).gap_s == 1.5
 
 
 def test_nobody_due_is_no_round(state):

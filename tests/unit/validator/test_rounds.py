@@ -20,7 +20,13 @@ from subnet_fakes import (
     peer,
 )
 
-from neural_condense_core.errors import BackendError, RequestError
+from neural_condense_core.errors import (
+    BackendError,
+    PayloadTooLargeError,
+    RequestError,
+    UnknownModelError,
+)
+from neural_condense_core.validator import rounds
 from neural_condense_core.validator.replies import OK, Reply
 from neural_condense_core.validator.rounds import Invitation, RoundPlan, Sample, run_round
 from neural_condense_core.wire.scoring import ScoreLimits
@@ -141,22 +147,96 @@ def test_a_failed_organic_sample_lowers_the_score():
     assert found["a"].score == pytest.approx(0.8 * 3 / 4)
 
 
+@pytest.mark.parametrize("gap_s", [0.0, 2.0])
+def test_tests_are_not_told_from_users_by_their_time(gap_s, monkeypatch):
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr(rounds.asyncio, "sleep", sleep)
+    peers = [peer(uid, f"m{uid}") for uid in range(50)]
+    invited = tuple(Invitation(one, one.uid == 49) for one in peers)
+    dendrite = FakeDendrite({one.hotkey: good(0.5) for one in peers})
+    work = run_round(
+        RoundPlan(1, TIER, 7, N, invited, gap_s), dendrite=dendrite, judge=FakeJudge(),
+        examiner=FakeExaminer(), draw_seed=lambda: 1,
+    )  # fmt: skip
+    found = asyncio.run(work)
+    assert [one.peer for one in found] == peers
+    assert len(waits) == 49 * N, "one before each context that is sent"
+    assert min(waits) >= 0
+    assert max(waits) <= rounds.MAX_GAP * gap_s
+    assert sum(waits) / len(waits) == pytest.approx(0.95 * gap_s, rel=0.2)
+    assert len(set(waits)) > 0.8 * len(waits) or not gap_s
+
+
+def test_miners_begin_in_random_order(monkeypatch):
+    began = []
+
+    async def ask_miner(plan, invitation, dendrite, examiner):
+        began.append(invitation.peer.uid)
+        return rounds._Group(invitation.peer, ())
+
+    monkeypatch.setattr(rounds, "_ask_miner", ask_miner)
+    play({f"m{i}": good(0.5) for i in range(20)})
+    assert sorted(began) == list(range(20)) != began
+
+
 def test_a_sample_shows_no_text():
     assert "secret" not in repr(Sample("secret", Reply(0, "a", OK, OK, 0.1, matrix(0.0))))
 
 
 class Picky(FakeJudge):
+    """Refuses requests in which something from ``refused`` is: miners or texts."""
+
+    def __init__(self, *refused):
+        super().__init__()
+        self.refused = set(refused)
+
     async def score(self, request, tensors):
-        if any(ref.miner == "poison" for ref in request.replies):
+        found = {ref.miner for ref in request.replies} | {c.context for c in request.challenges}
+        if found & self.refused:
             self.requests.append(request)
-            raise RequestError("no")
+            raise RequestError("no", {"status": 422})
         return await super().score(request, tensors)
 
 
-def test_what_the_judge_refuses_costs_only_its_cause():
-    found, _ = play({"a": good(0.5), "poison": good(0.9), "b": good(0.6)}, Picky())
-    assert [round(found[name].score, 3) for name in ("a", "poison", "b")] == [0.5, 0.0, 0.6]
-    assert codes(found["poison"]) == ["judge_refused"] * N
+def test_whom_the_judge_refuses_the_round_says_nothing_about():
+    found, _ = play({"a": good(0.5), "poison": good(0.9), "b": good(0.6)}, Picky("poison"))
+    assert {name: round(one.score, 3) for name, one in found.items()} == {"a": 0.5, "b": 0.6}
+
+
+def test_a_users_text_that_the_judge_refuses_costs_the_miner_nothing():
+    junk = Sample("poison", Reply(0, "a", OK, OK, 0.1, matrix(0.0)))
+    found, _ = play({"a": good(0.5), "b": good(0.6)}, Picky("poison"), samples={"a": [junk]})
+    assert {name: round(one.score, 3) for name, one in found.items()} == {"a": 0.5, "b": 0.6}
+    assert codes(found["a"]) == ["ok"] * N
+
+
+def test_a_refused_users_text_does_not_excuse_failing_the_rest():
+    junk = Sample("poison", Reply(0, "a", OK, OK, 0.1, matrix(0.9)))
+    found, _ = play({"a": BROKEN}, Picky("poison"), samples={"a": [junk]})
+    assert found["a"].score == 0.0
+    assert codes(found["a"]) == ["not_finite"] * N
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestError("a wrong token", {"status": 401}),
+        RequestError("not allowed", {"status": 403}),
+        RequestError("another service", {"status": 404}),
+        UnknownModelError("another model", {"status": 404}),
+        PayloadTooLargeError("another cap", {"status": 413}),
+        RequestError("another version", {"status": 415}),
+    ],
+)
+def test_a_judge_that_refuses_the_validator_scores_nobody(error):
+    judge = FakeJudge(error)
+    with pytest.raises(type(error)):
+        play({"a": good(0.5), "b": good(0.6)}, judge)
+    assert len(judge.requests) == 1
 
 
 def test_a_judge_that_fails_scores_nobody():

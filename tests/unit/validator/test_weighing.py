@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from subnet_fakes import FAST, MODEL, TIER, TIERS, FakeChain, peer, roster
 
+from neural_condense_core.chain.outcomes import UNCONFIRMED
 from neural_condense_core.constants import TierConfig
 from neural_condense_core.records import Records
 from neural_condense_core.validator import weighing
@@ -62,7 +63,7 @@ def test_trap_01_one_tempo_later_the_chain_holds_new_weights(state):
 
 
 def test_trap_18_shares_are_exactly_as_configured(state):
-    peers = rated(state, {1: 0.8, 2: 0.4}) + rated(state, {3: 0.1, 4: 0.01}, FAST.name)
+    peers = rated(state, {1: 0.8, 2: 0.4}) + rated(state, {3: 0.1, 4: 0.03}, FAST.name)
     weights = vector_for(state, roster(OWNER, *peers, ME), TIERS, NOW).weights
     assert weights[1] + weights[2] == pytest.approx(TIER.incentive_share)
     assert weights[3] + weights[4] == pytest.approx(FAST.incentive_share)
@@ -156,6 +157,52 @@ def test_after_an_unknown_outcome_the_chain_is_read_first(state, monkeypatch):
     chain.hangs = False
     chain.held = {0: 0.5, 1: 0.5}
     step(one, roster(OWNER, *peers, ME, block=101))
+    assert state.records.weight_sets()[0].confirmed
+
+
+def test_what_was_included_and_shows_later_is_not_sent_again(state):
+    peers = rated(state, {1: 0.8})
+    chain = FakeChain(roster(OWNER, *peers, ME))
+    chain.refuses = UNCONFIRMED
+    one = setter(chain, state)
+    step(one, roster(OWNER, *peers, ME, block=100))
+    assert not state.records.weight_sets()[0].confirmed
+    chain.refuses, chain.held = None, {0: 0.5, 1: 0.5}
+    for block in (103, 119):
+        step(one, roster(OWNER, *peers, ME, block=block))
+        assert (len(chain.sent), state.records.weight_sets()[0].confirmed) == (1, True)
+    step(one, roster(OWNER, *peers, ME, block=120))
+    assert len(chain.sent) == 2
+
+
+def test_a_refusal_does_not_hide_an_earlier_submission_that_shows_late(state):
+    peers = rated(state, {1: 0.8})
+    chain = FakeChain(roster(OWNER, *peers, ME))
+    one = setter(chain, state)
+    for block, chain.refuses in ((100, UNCONFIRMED), (102, "rate_limited")):
+        step(one, roster(OWNER, *peers, ME, block=block))
+    chain.held = {0: 0.5, 1: 0.5}
+    step(one, roster(OWNER, *peers, ME, block=104))
+    assert len(chain.sent) == 2
+    assert [entry.confirmed for entry in state.records.weight_sets()] == [False, True]
+
+
+def test_who_is_killed_while_sending_reads_the_chain_first(state):
+    peers = rated(state, {1: 0.8})
+    chain = FakeChain(roster(OWNER, *peers, ME))
+
+    async def kill(weights, version_key):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chain, "submit_weights", kill)
+        with pytest.raises(KeyboardInterrupt):
+            step(setter(chain, state), roster(OWNER, *peers, ME, block=100))
+    assert [entry.code for entry in state.records.weight_sets()] == ["unknown"]
+    chain.held = {0: 0.5, 1: 0.5}
+    for block in (101, 119):
+        step(setter(chain, State(state.records)), roster(OWNER, *peers, ME, block=block))
+    assert chain.sent == []
     assert state.records.weight_sets()[0].confirmed
 
 
