@@ -11,8 +11,8 @@ Design decisions
   of its own, so that a machine that is busy for a while slows all of it. Each run has its text's
   tokens in an order that no other had: nothing is found that was kept from another ratio or
   method. Medians over the rounds; the first does not count.
-* Operations are counted by torch while the real thing runs, so that they hold for any condenser: of
-  all matrix products, two for each multiplication with addition; attention as the full square.
+* Operations are counted while the real thing runs (``operations.py``), so that they hold for any
+  condenser.
 * The full text is read anew at each use. Where a server keeps its keys and values between uses,
   reading is cheaper than here and memory dearer.
 """
@@ -28,13 +28,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from neural_condense_core.condensers.base import Condenser
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.evaluation.break_even import CostRow, Costs
 from neural_condense_core.evaluation.metrics import FLOAT16_BYTES
 from neural_condense_core.evaluation.needles import needle_probes
+from neural_condense_core.evaluation.operations import count_operations
 from neural_condense_core.evaluation.probes import Probe
 from neural_condense_core.llm.base import TokenIds, as_segment
 from neural_condense_core.llm.hf import HFTarget
@@ -120,26 +120,6 @@ def measure_costs(
     return Costs(_machine(target), grid.repeats, bench.n_prompt, rows)
 
 
-def count_operations(work: Callable[[], T]) -> tuple[T, int]:
-    """Do some work of torch; return its result and its operations in matrix products."""
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
-        done = work()
-    return done, int(counter.get_total_flops())
-
-
-def _attention_operations(
-    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
-) -> int:
-    batch, heads, n_queries, width = query
-    return 2 * batch * heads * n_queries * key[2] * (width + value[3])
-
-
-_CPU_ATTENTION: dict[Any, Any] = {
-    # torch counts the fused kernels of GPUs only
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations
-}
-
-
 class _Bench:
     """Runs single jobs and keeps what they took."""
 
@@ -198,8 +178,21 @@ class _Bench:
         )
 
     def _take(self, key: Hashable, turn: int, work: Callable[[], T]) -> T:
+        """Count work in the first turn, time it in the others.
+
+        Raises
+        ------
+        ConfigError
+            This torch cannot count it.
+        """
         if turn == 0:  # this round pays for loading kernels; counting adds to its time
-            done, self._operations[key] = count_operations(work)
+            done, operations = count_operations(work)
+            if operations is None:
+                raise ConfigError(
+                    f"torch {torch.__version__} cannot count the operations of a run on "
+                    f"{self._target.device}; leave --costs out, or measure them on the CPU"
+                )
+            self._operations[key] = operations
             return done
         began = self._clock()
         done = work()

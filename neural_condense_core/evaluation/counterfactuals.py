@@ -4,7 +4,8 @@ Design decisions
 
 * A text states one fact of each kind, each contradicting the world, between sentences about
   nothing. The four choices are what the text says, what the world says, and two more of that kind;
-  only the first stands in the text. Which of several values in a text belongs to which subject is
+  only the first stands in the text: the facts of a text are drawn together, again if a sentence of
+  one holds a choice of another. Which of several values in a text belongs to which subject is
   what needles ask: with several facts of a kind, the full text itself was hardly followed.
 * The question is put and the reply already begins as the text says it, as for needles.
 * Generated from a seed, so no file is needed; subjects, values and order are drawn.
@@ -43,7 +44,7 @@ def counterfactual_probes(target: TargetLLM, limit: int, seed: int) -> list[Prob
 
 def _probes_of(target: TargetLLM, seed: int, k: int) -> Iterator[Probe]:
     rng = np.random.default_rng([seed, k])
-    facts = [_Fact(kind, rng) for kind in FACT_KINDS]
+    facts = _draw(rng)
     sentences = [f"{fact.stem} {fact.said}." for fact in facts]
     sentences += islice(hay(rng), HAY_SENTENCES)
     ids = tuple(target.tokenize(" ".join(sentences[i] for i in rng.permutation(len(sentences)))))
@@ -65,6 +66,16 @@ def _probes_of(target: TargetLLM, seed: int, k: int) -> Iterator[Probe]:
             )
 
 
+def _draw(rng: np.random.Generator) -> list[_Fact]:
+    """Draw a fact of each kind, no value of which stands in what another one says."""
+    while True:
+        facts = [_Fact(kind, rng) for kind in FACT_KINDS]
+        if not any(
+            fact.is_told_by(other) for fact in facts for other in facts if other is not fact
+        ):
+            return facts
+
+
 class _Fact:
     """A subject with the value of another one."""
 
@@ -76,3 +87,8 @@ class _Fact:
         self.unsaid = [kind.values[name] for name in (names[0], *names[2:])]
         stem = kind.stem.format(subject=self.subject)
         self.stem = stem[:1].upper() + stem[1:]
+
+    def is_told_by(self, other: _Fact) -> bool:
+        """Return whether another fact's sentence holds one of the choices of this one."""
+        told = f"{other.stem} {other.said}".lower()
+        return any(value.lower() in told for value in (self.said, *self.unsaid))

@@ -196,6 +196,8 @@ class Questions:
     generated : generated ones; may be empty
     generated_share : share of the draws that are generated ones, where there are both
     separator : token ids between two contexts
+    prose : what generated questions' contexts are filled up with, which are made of contexts that
+        would contradict them; None = of contexts all the same
     """
 
     def __init__(
@@ -204,7 +206,9 @@ class Questions:
         generated: QuestionRows,
         generated_share: float = 0.0,
         separator: Sequence[int] = (),
+        prose: ProseSource | None = None,
     ) -> None:
+        self._prose = prose
         self.given = given
         self._generated = generated
         self._share = generated_share if len(given) else 1.0
@@ -215,7 +219,7 @@ class Questions:
         """Return a question whose context is exactly ``n_tokens`` long.
 
         A longer context is cut to a window around the answer, a shorter one stands between other
-        contexts of the collection.
+        contexts of the collection, or in prose.
 
         Raises
         ------
@@ -228,17 +232,33 @@ class Questions:
             row = rows[rng.randrange(len(rows))]
             ids = _window(rng, row, n_tokens)
             if ids is not None:
-                context = self._fill(rng, ids, n_tokens)
+                n_missing = n_tokens - len(ids)
+                others = self._others(rng, row, n_missing, is_generated)
+                cut = rng.randint(0, n_missing)
+                context = (*others[:cut], *ids, *others[cut:n_missing])
                 return Question(context, row.tail_ids, row.answer_ids)
         raise ConfigError(f"no context holds its answer within {n_tokens} tokens")
 
-    def _fill(self, rng: random.Random, ids: Sequence[int], n_tokens: int) -> tuple[int, ...]:
+    def _others(
+        self, rng: random.Random, row: TokenRow, n_tokens: int, is_generated: bool
+    ) -> Sequence[int]:
+        """Return at least ``n_tokens`` to stand around a row's context."""
+        if is_generated and self._prose is not None:
+            return self._prose.draw(rng, n_tokens) if n_tokens else ()
         others: list[int] = []
-        while len(ids) + len(others) < n_tokens:
-            others += self._fillers[rng.randrange(len(self._fillers))].context_ids
+        while len(others) < n_tokens:
+            others += self._other_context(rng, row)
             others += self._separator
-        cut = rng.randint(0, n_tokens - len(ids))
-        return (*others[:cut], *ids, *others[cut : n_tokens - len(ids)])
+        return others
+
+    def _other_context(self, rng: random.Random, row: TokenRow) -> Sequence[int]:
+        """Draw a context that is not the row's, if there are others."""
+        own = tuple(row.context_ids)
+        for _ in range(MAX_DRAWS):
+            found = self._fillers[rng.randrange(len(self._fillers))].context_ids
+            if len(found) != len(own) or tuple(found) != own:
+                break
+        return found
 
 
 def _window(rng: random.Random, row: TokenRow, n_tokens: int) -> Sequence[int] | None:

@@ -145,6 +145,18 @@ def partners(n_rows: int) -> Tensor:
     return torch.where(paired < n_rows, paired, torch.zeros_like(rows))
 
 
+def swap_weights(batch: Batch, other: Tensor, rows: Tensor) -> Tensor:
+    """Return the weights of rows, (n_rows,), zero where the partner's context is a row's own.
+
+    Parameters
+    ----------
+    other : (n_rows,) ``partners``
+    rows : (n_rows,) weights
+    """
+    ids = batch.context_ids
+    return rows * (ids != ids[other]).any(-1)
+
+
 def swap_sum(own: Tensor, swapped: Tensor, batch: Batch, margin: float, rows: Tensor) -> Tensor:
     """Return how far another document's condensed tokens are from being worse by a margin.
 

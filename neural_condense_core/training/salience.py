@@ -19,13 +19,14 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils.rnn import pad_sequence
 
 from neural_condense_core.condensers.pooled import PooledModule
 from neural_condense_core.condensers.salience import GUESSES
@@ -46,6 +47,8 @@ ROWS_PER_CONTEXT = 3
 STEM = 5
 MIN_WORD = 3
 BATCH = 16
+STATES_BATCH = 64
+"""Contexts whose states are computed at once, those of like length together."""
 PEAK_LR = 1e-3
 DROPOUT = 0.1
 COMMON = frozenset({
@@ -235,7 +238,7 @@ def fit_salience(
     -------
     (epochs,) mean loss, nats a label
     """
-    states = list(_states(module, examples))
+    states = _states(module, examples)
     with torch.random.fork_rng():  # what is dropped out depends on the seed alone
         torch.manual_seed(seed)
         return _fit(module, examples, states, epochs, seed)
@@ -273,25 +276,31 @@ def _fit(
 
 
 @torch.no_grad()
-def _states(module: PooledModule, examples: Sequence[LabelledContext]) -> Iterator[Tensor]:
-    """Yield what the head reads of each example, (n, hidden)."""
+def _states(module: PooledModule, examples: Sequence[LabelledContext]) -> list[Tensor]:
+    """Return what the head reads of each example, (n, hidden)."""
     device = module.informativeness.device
     layers = module.early_layers()
-    for example in examples:
-        ids = torch.tensor(example.input_ids, device=device)[None]
-        states = module.target[0].embed_ids(ids)
+    by_length = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
+    found: dict[int, Tensor] = {}
+    for first in range(0, len(by_length), STATES_BATCH):
+        chosen = by_length[first : first + STATES_BATCH]
+        rows = [torch.tensor(examples[i].input_ids, device=device) for i in chosen]
+        states = module.target[0].embed_ids(pad_sequence(rows, batch_first=True))
         if layers is not None:
+            mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
             states = layers(
-                inputs_embeds=states, attention_mask=torch.ones_like(ids), use_cache=False
+                inputs_embeds=states, attention_mask=mask, use_cache=False
             ).last_hidden_state
-        yield states[0].to(torch.bfloat16)
+        for i, row, own in zip(chosen, rows, states.to(torch.bfloat16), strict=True):
+            found[i] = own[: len(row)]
+    return [found[i] for i in range(len(examples))]
 
 
 def _loss(
     module: PooledModule, states: Sequence[Tensor], examples: Sequence[LabelledContext]
 ) -> Tensor:
     """Return the mean cross-entropy over all labels that are known, nats."""
-    padded = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True).float()
+    padded = pad_sequence(list(states), batch_first=True).float()
     n_context = torch.tensor([len(e.input_ids) for e in examples], device=padded.device)
     labels = torch.zeros(*padded.shape[:2], len(GUESSES))
     known = torch.zeros_like(labels)

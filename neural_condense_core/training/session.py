@@ -40,7 +40,8 @@ class RunArguments:
     out : folder for state, log and checkpoint; None = ``runs/out/NAME``
     init : checkpoint to begin from
     is_resumed, is_overwritten : what to do with a run that ``out`` holds
-    minutes : end early after so many
+    minutes : end early after so many, loading and fitting included; the state and the checkpoint
+        are written after them
     device : torch device or ``"auto"``
     settings : how it runs
     shard_mb : also write the checkpoint in parts of at most so many 2^20 bytes
@@ -102,22 +103,26 @@ def run(arguments: RunArguments, watcher: Watcher) -> dict[str, Any]:
         The folder holds a run, and neither --resume nor --overwrite says what to do with it.
     """
     recipe, folder = arguments.recipe, arguments.folder
+    started = time.monotonic()
     has_run = (folder / STATE_FILE).exists()
     if has_run and not (arguments.is_resumed or arguments.is_overwritten):
         raise ConfigError(f"{folder} holds a run: give --resume, --overwrite or another --out")
     workers = join_run(arguments.device)
     try:
-        started = time.monotonic()
         trainer = Trainer(
-            recipe, arguments.files, folder, arguments.init, arguments.settings, workers
+            recipe,
+            arguments.files,
+            folder,
+            arguments.init,
+            arguments.settings,
+            workers,
+            is_resumed=arguments.is_resumed,
         )
-        if arguments.is_resumed:
-            trainer.resume()
         if trainer.transferred.taken:
             taken, fresh = trainer.transferred.taken, trainer.transferred.fresh
             watcher.say(f"{len(taken)} tensors of {arguments.init} taken, {len(fresh)} new")
         first = trainer.step
-        _train(trainer, arguments, watcher)
+        _train(trainer, arguments, watcher, started)
         summary = _summary(trainer, first, time.monotonic() - started, watcher)
         if workers.is_first:
             summary |= _write_checkpoint(trainer, arguments)
@@ -126,7 +131,7 @@ def run(arguments: RunArguments, watcher: Watcher) -> dict[str, Any]:
         workers.leave()
 
 
-def _train(trainer: Trainer, arguments: RunArguments, watcher: Watcher) -> None:
+def _train(trainer: Trainer, arguments: RunArguments, watcher: Watcher, started: float) -> None:
     recipe, is_first = arguments.recipe, trainer.workers.is_first
     with contextlib.ExitStack() as stack:
         stopped = stack.enter_context(_stop_signals())
@@ -140,7 +145,10 @@ def _train(trainer: Trainer, arguments: RunArguments, watcher: Watcher) -> None:
                 log.flush()
                 watcher.show(step)
 
-        trainer.train(arguments.minutes, report, stopped.is_set)
+        minutes = arguments.minutes
+        if minutes is not None:
+            minutes = max(0.0, minutes - (time.monotonic() - started) / 60)
+        trainer.train(minutes, report, stopped.is_set)
 
 
 def _open_log(arguments: RunArguments) -> IO[str]:

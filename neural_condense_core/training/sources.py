@@ -87,7 +87,7 @@ def open_sources(
     if recipe.generated_share < 1 and not len(pack.given):
         raise ConfigError(f"{files.packed} holds no questions; pack again with --qa")
     share = recipe.generated_share
-    return prose, Questions(pack.given, pack.generated, share, pack.index.separator)
+    return prose, Questions(pack.given, pack.generated, share, pack.index.separator, prose)
 
 
 def _from_parquet(
@@ -107,5 +107,9 @@ def _from_parquet(
                           "need --prose or --qa")  # fmt: skip
     separator = target.tokenize(SEPARATOR)
     return prose, Questions(
-        TextRows(given, target), TextRows(generated, target), recipe.generated_share, separator
+        TextRows(given, target),
+        TextRows(generated, target),
+        recipe.generated_share,
+        separator,
+        prose,
     )

@@ -35,6 +35,7 @@ from neural_condense_core.training.objectives import (
     kl_sum,
     partners,
     swap_sum,
+    swap_weights,
     token_weights,
 )
 from neural_condense_core.training.reader import Reader
@@ -147,7 +148,8 @@ class Supervisor:
             other = partners(len(part)).to(embeds.device)
             others_stand = None if stands is None else stands[other]
             swapped = self._reader.logits(embeds[other], part, others_stand)
-            loss = loss + recipe.swap_weight * swap_sum(logits, swapped, part, margin, weights.rows)
+            rows = swap_weights(part, other, weights.rows)
+            loss = loss + recipe.swap_weight * swap_sum(logits, swapped, part, margin, rows)
         return loss, shown
 
     def _condense(self, plan: StepPlan, part: Batch) -> tuple[Tensor, Tensor]:

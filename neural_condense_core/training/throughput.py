@@ -4,8 +4,8 @@ Design decisions
 
 * The machine's rate is measured, on one large matrix product in the type that training uses;
   data sheets promise what no product reaches.
-* Operations are counted by torch itself, once for each shape of step, backward pass included; no
-  formula has to be kept in step with the model.
+* Operations are counted while a step runs, once for each shape of step, backward pass included; no
+  formula has to be kept in step with the model. A step that cannot be counted has no share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+
+from neural_condense_core.evaluation.operations import count_operations
 
 T = TypeVar("T")
 
@@ -48,36 +49,40 @@ class Meter:
 
     def __init__(self, matrix_rate: float) -> None:
         self.matrix_rate = matrix_rate
-        self._operations: dict[tuple[object, ...], int] = {}
+        self._operations: dict[tuple[object, ...], int | None] = {}
         self._tokens = 0
         self._spent = 0
         self._seconds = 0.0
+        self._counted_seconds = 0.0
 
     def run(self, shape: tuple[object, ...], work: Callable[[], T]) -> T:
         """Do a step's work; the first of its shape is counted, which takes a little longer."""
         if shape in self._operations:
             return work()
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-            done = work()
-        self._operations[shape] = int(counter.get_total_flops())
+        with torch.compiler.set_stance("force_eager"):
+            done, self._operations[shape] = count_operations(work)
         return done
 
     def is_known(self, shape: tuple[object, ...]) -> bool:
         """Return whether a shape was counted, so that a step of it runs at full speed."""
         return shape in self._operations
 
-    def note(self, shape: tuple[object, ...], n_tokens: int, seconds: float) -> float:
-        """Take down a step's time; returns its share of the matrix rate.
+    def note(self, shape: tuple[object, ...], n_tokens: int, seconds: float) -> float | None:
+        """Take down a step's time; returns its share of the matrix rate, None if it has no count.
 
         Parameters
         ----------
-        shape : one that was counted
+        shape : one that ``is_known``
         n_tokens : context tokens of this process
         """
         self._tokens += n_tokens
-        self._spent += self._operations[shape]
         self._seconds += seconds
-        return self._operations[shape] / seconds / self.matrix_rate
+        operations = self._operations[shape]
+        if operations is None:
+            return None
+        self._spent += operations
+        self._counted_seconds += seconds
+        return operations / seconds / self.matrix_rate
 
     @property
     def tokens_per_s(self) -> float:
@@ -86,5 +91,7 @@ class Meter:
 
     @property
     def matrix_share(self) -> float:
-        """Share of the matrix rate, over the steps noted."""
-        return self._spent / self._seconds / self.matrix_rate if self._seconds else 0.0
+        """Share of the matrix rate, over the steps noted that have a count."""
+        if not self._counted_seconds:
+            return 0.0
+        return self._spent / self._counted_seconds / self.matrix_rate

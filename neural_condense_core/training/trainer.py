@@ -102,6 +102,7 @@ class Trainer:
     out : folder for the state, the log and the checkpoint
     init : folder of a checkpoint to begin from, maybe of another target model
     settings, workers : how and where it runs
+    is_resumed : go on where ``out`` left off; what is fitted before the first step comes from there
 
     Raises
     ------
@@ -118,6 +119,8 @@ class Trainer:
         init: Path | None = None,
         settings: RunSettings | None = None,
         workers: Workers | None = None,
+        *,
+        is_resumed: bool = False,
     ) -> None:
         settings = settings or RunSettings()
         self.workers = workers or alone()
@@ -131,20 +134,31 @@ class Trainer:
         self._digest = run_digest(recipe, self.target, [*files.paths, init])
         texts, questions = open_sources(recipe, files, self.target)
         self._maker = BatchMaker(self.target, texts, questions)
-        if texts is not None:
-            rng = random.Random(f"{recipe.seed}:statistics")  # noqa: S311 - sampling, no secret
-            self.condenser.fit_statistics([
-                texts.draw(rng, STATISTICS_TOKENS) for _ in range(recipe.statistics_stretches)
-            ])
-        self.transferred = take_tensors(self.condenser, init) if init else Transferred((), ())
-        if recipe.salience_contexts and not self.transferred.holds("salience."):
-            self._fit_salience(texts, questions)
+        self.transferred = Transferred((), ())
+        if not is_resumed:
+            self._begin(init, texts, questions)
         self.optimizer = self._make_optimizer()
         if settings.is_compiled:
             compile_layers(self.condenser, self.target)
         self._prefetched_steps = settings.prefetched_steps
         self._supervisor = Supervisor(recipe, self.target, self.condenser, self.workers)
         self.meter = Meter(measure_matrix_rate(self.workers.device, self.target.dtype))
+        if is_resumed:
+            self.resume()
+
+    def _begin(
+        self, init: Path | None, texts: ProseSource | None, questions: Questions | None
+    ) -> None:
+        """Count, take over and fit what is there before the first step."""
+        if texts is not None:
+            rng = random.Random(f"{self.recipe.seed}:statistics")  # noqa: S311 - no secret
+            self.condenser.fit_statistics([
+                texts.draw(rng, STATISTICS_TOKENS) for _ in range(self.recipe.statistics_stretches)
+            ])
+        if init is not None:
+            self.transferred = take_tensors(self.condenser, init)
+        if self.recipe.salience_contexts and not self.transferred.holds("salience."):
+            self._fit_salience(texts, questions)
 
     def _fit_salience(self, texts: ProseSource | None, questions: Questions | None) -> None:
         """Fit what decides which tokens a pooled condenser keeps.

@@ -17,7 +17,7 @@ from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.pooled import PooledCondenser
 from neural_condense_core.condensers.registry import BASELINES, QUERY_AWARE_BASELINES
 from neural_condense_core.errors import NeuralCondenseError
-from neural_condense_core.evaluation import cli
+from neural_condense_core.evaluation import session
 from neural_condense_core.evaluation.cli import evaluate
 from neural_condense_core.evaluation.options import Options
 from neural_condense_core.scoring import judge
@@ -177,7 +177,7 @@ def test_names_that_collide_become_the_command_lines(
     specs: list[str], names: list[str], expected: list[str]
 ) -> None:
     condensers: list[Any] = [SimpleNamespace(name=name) for name in names]
-    cli._name_apart(specs, condensers)
+    session._name_apart(specs, condensers)
     assert [condenser.name for condenser in condensers] == expected
 
 
@@ -273,7 +273,7 @@ def test_condensers_of_different_targets_are_refused(
 
     monkeypatch.setattr(checkpoints, "load_condenser", lambda spec, *_, **__: Loaded(spec))
     with pytest.raises(ConfigError, match="different target models"):
-        cli.run(Options(condensers=("stride", "random"), prose=prose_file))
+        session.run(Options(condensers=("stride", "random"), prose=prose_file))
 
 
 def test_without_a_file_generated_tasks_run_and_seeds_repeat_them(

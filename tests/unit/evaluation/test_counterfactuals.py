@@ -45,3 +45,10 @@ def test_facts_of_a_kind_have_values_of_their_own() -> None:
         for value in kind.values.values():
             begun = [other for other in kind.values.values() if other.startswith(value)]
             assert begun == [value]
+
+
+def test_no_wrong_choice_stands_in_the_text() -> None:
+    for item in counterfactual_probes(TARGET, 600, 0):
+        text = TARGET.decode(item.context_ids).lower()
+        for ids in item.distractors:
+            assert TARGET.decode(ids).strip().lower() not in text

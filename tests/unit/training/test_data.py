@@ -119,3 +119,26 @@ def test_the_share_says_how_many_questions_are_generated(
 def test_a_text_without_spaces_is_drawn_from_everywhere(target: HFTarget) -> None:
     prose = Prose([{"source": "s", "text": "".join(map(str, range(900)))}], target, {})
     assert len({prose.draw(random.Random(seed), 20) for seed in range(10)}) > 5
+
+
+def test_a_context_is_not_filled_up_with_itself(target: HFTarget) -> None:
+    rows: list[dict[str, object]] = [
+        {"context": word, "question": "q", "answers": [word]} for word in ("alpha", "gamma")
+    ]
+    questions = asking(rows, target, separator=target.tokenize("|"))
+    for seed in range(20):
+        drawn = questions.draw(random.Random(seed), 24)
+        text = target.decode(drawn.context_ids)
+        assert text.count(target.decode(drawn.answer_ids)) == 1
+
+
+def test_generated_questions_stand_in_prose(target: HFTarget) -> None:
+    made = TextRows([{"context": "made", "question": "q", "answers": ["made"]}], target)
+    given = TextRows([{"context": "given", "question": "q", "answers": ["given"]}], target)
+    prose = Prose([{"source": "s", "text": "waves " * 400}], target, {})
+    questions = Questions(given, made, 1.0, prose=prose)
+    for seed in range(10):
+        drawn = questions.draw(random.Random(seed), 40)
+        assert len(drawn.context_ids) == 40
+        assert "given" not in target.decode(drawn.context_ids)
+        assert "waves" in target.decode(drawn.context_ids)

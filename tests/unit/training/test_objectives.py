@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from neural_condense_core.training.objectives import (
     kl_sum,
     partners,
     swap_sum,
+    swap_weights,
     token_weights,
 )
 
@@ -122,3 +124,11 @@ def test_one_row_that_differs_much_does_not_settle_the_others(batch: Batch) -> N
     half = right.clone()
     half[: len(half) // 2] = 0  # told apart by far in the first rows, not at all in the others
     assert float(swap_sum(right, half, batch, 2.0, rows)) > 1.0
+
+
+def test_a_row_is_not_told_from_its_own_context(batch: Batch) -> None:
+    contexts = torch.zeros(4, 8, dtype=torch.long)
+    contexts[3, 2] = 1
+    pairs = replace(batch, context_ids=contexts)
+    weights = swap_weights(pairs, partners(4), torch.full((4,), 0.25))
+    assert weights.tolist() == [0.0, 0.0, 0.25, 0.25]

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.pooled import PooledCondenser
 from neural_condense_core.errors import ConfigError
+from neural_condense_core.training import salience
 from neural_condense_core.training.config import Recipe
 from neural_condense_core.training.packing import PackLimits, pack
 from neural_condense_core.training.salience import (
@@ -94,3 +95,30 @@ def test_a_method_that_keeps_no_tokens_is_told(
     recipe = replace(tiny_recipe, method="icae", salience_contexts=12)
     with pytest.raises(ConfigError, match="salience_contexts = 0"):
         Trainer(recipe, files, tmp_path, settings=RunSettings("float32"))
+
+
+def test_states_do_not_depend_on_what_they_are_computed_with(tiny_llama: str) -> None:
+    condenser, _ = tokenizer_of(LoadOptions(tiny_llama, dtype="float32"))
+    examples = [LabelledContext(tuple(range(3, 3 + n)), (None, None, None)) for n in (9, 30, 4)]
+    together = salience._states(condenser.module, examples)
+    for example, found in zip(examples, together, strict=True):
+        (alone,) = salience._states(condenser.module, [example])
+        assert found.shape[0] == len(example.input_ids)
+        torch.testing.assert_close(found, alone, rtol=0.02, atol=0.02)
+
+
+def test_a_resumed_run_takes_what_was_fitted_and_fits_nothing(
+    tiny_recipe: Recipe, files: DataFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(tiny_recipe, method="pooled", salience_contexts=12, salience_epochs=1)
+    first = Trainer(recipe, files, tmp_path, settings=RunSettings("float32"))
+    first.save_state()
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("fitted again")
+
+    monkeypatch.setattr(PooledCondenser, "fit_statistics", refuse)
+    monkeypatch.setattr(Trainer, "_fit_salience", refuse)
+    again = Trainer(recipe, files, tmp_path, settings=RunSettings("float32"), is_resumed=True)
+    for name, tensor in first.condenser.trained_state().items():
+        assert torch.equal(tensor, again.condenser.trained_state()[name]), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from neural_condense_core.training import throughput
 from neural_condense_core.training.throughput import Meter, measure_matrix_rate
 
 
@@ -34,3 +35,14 @@ def test_a_machine_has_a_rate() -> None:
 
 def test_nothing_noted_is_no_speed() -> None:
     assert (Meter(1.0).tokens_per_s, Meter(1.0).matrix_share) == (0.0, 0.0)
+
+
+def test_a_step_that_cannot_be_counted_has_a_speed_and_no_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(throughput, "count_operations", lambda work: (work(), None))
+    meter = Meter(1000.0)
+    assert meter.run(("a",), lambda: "done") == "done"
+    assert meter.is_known(("a",))
+    assert meter.note(("a",), 4, 2.0) is None
+    assert (meter.tokens_per_s, meter.matrix_share) == (2.0, 0.0)
