@@ -131,8 +131,8 @@ def shares(total: int, stakes: Mapping[str, float], minimum: int = MIN_SHARE) ->
     requests a window by hotkey, rounded down; where nobody has stake all get the same
     """
     weights = {key: stake if 0 < stake < math.inf else 0.0 for key, stake in stakes.items()}
+    most = max(weights.values(), default=0.0)
+    # Relative to the largest, so that a sum of huge stakes cannot overflow.
+    weights = {key: weight / most if most else 1.0 for key, weight in weights.items()}
     whole = math.fsum(weights.values())
-    if not 0 < whole < math.inf:
-        weights = dict.fromkeys(stakes, 1.0)
-        whole = float(len(weights))
     return {key: max(minimum, int(total * (weight / whole))) for key, weight in weights.items()}
