@@ -1,24 +1,31 @@
-"""``condense keys``: who may use a validator's organic API.
+"""``condense keys``: who may use a validator's organic API, or a gateway.
 
-A running validator heeds changes from the next request on.
+Both heed changes from the next request on. A validator's list is found by its state; any other, a
+gateway's for example, is named by ``--file``.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 from rich.table import Table
 
+from neural_condense_core.api_keys import DEFAULT_QUOTA, FILE_NAME, ApiUser, ApiUsers
 from neural_condense_core.commands.state_folder import StateFolder, find_state
 from neural_condense_core.console import check_writable, messages, write_json
 from neural_condense_core.errors import ConfigError
-from neural_condense_core.validator.keys import DEFAULT_QUOTA, FILE_NAME, ApiUser, ApiUsers
 
 JsonPath: TypeAlias = Annotated[
     str | None, typer.Option("--json", metavar="PATH|-", help="The result as JSON; - is stdout.")
+]
+
+KeysFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--file", help="The list itself, a gateway's --keys for example; made by add."),
 ]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -26,7 +33,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def keys() -> None:
-    """Say who may use a validator's organic API."""
+    """Say who may use a validator's organic API, or a gateway."""
 
 
 @app.command()
@@ -39,11 +46,12 @@ def add(
         int, typer.Option("--quota", min=1, help="Requests a day (UTC).")
     ] = DEFAULT_QUOTA,
     state: StateFolder = None,
+    file: KeysFile = None,
     json_path: JsonPath = None,
 ) -> None:
     """Make a key, which is shown this once, or admit a hotkey that signs."""
     check_writable(json_path)
-    with _users(state) as users:
+    with _users(state, file) as users:
         if hotkey is None:
             user, token = users.add(name, quota)
         else:
@@ -58,10 +66,10 @@ def add(
 
 
 @app.command("list")
-def list_keys(state: StateFolder = None, json_path: JsonPath = None) -> None:
+def list_keys(state: StateFolder = None, file: KeysFile = None, json_path: JsonPath = None) -> None:
     """List who may, and who may no more."""
     check_writable(json_path)
-    with _users(state) as users:
+    with _users(state, file) as users:
         found = users.all()
     write_json(json_path, {"schema": 1, "keys": [_shown(user) for user in found]})
     if json_path is not None:
@@ -83,14 +91,17 @@ def list_keys(state: StateFolder = None, json_path: JsonPath = None) -> None:
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As listed.")],
     state: StateFolder = None,
+    file: KeysFile = None,
 ) -> None:
     """End somebody's access, from the next request on."""
-    with _users(state) as users:
+    with _users(state, file) as users:
         users.revoke(key_id)
     messages().print(f"{key_id} is revoked", markup=False)
 
 
-def _users(state: StateFolder) -> ApiUsers:
+def _users(state: StateFolder, file: KeysFile) -> ApiUsers:
+    if file is not None:
+        return ApiUsers(file)
     if state is not None and not state.is_dir():
         raise ConfigError(f"there is no folder {state}")
     return ApiUsers(find_state(state) / FILE_NAME)

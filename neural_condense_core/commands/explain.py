@@ -22,9 +22,9 @@ from neural_condense_core.commands.wallet_flags import (
 from neural_condense_core.console import check_writable, messages, write_json
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.records import FILE_NAME, Records
-from neural_condense_core.validator.explaining import DEFAULT_ROUNDS, MAX_ROUNDS
-from neural_condense_core.validator.explaining import explain as explain_miner
-from neural_condense_core.validator.state import State
+from neural_condense_core.records.explaining import DEFAULT_ROUNDS, MAX_ROUNDS
+from neural_condense_core.records.explaining import explain as explain_miner
+from neural_condense_core.records.standing import tiers as tiers_of
 from neural_condense_core.wire.organic import Explanation
 
 
@@ -69,8 +69,7 @@ def explain(
             name = hotkey if hotkey is not None else records.hotkey_of(uid or 0)
             if name is None:
                 raise ConfigError(f"the records hold no score of uid {uid}")
-            tiers = State(records, read_only=True).tiers()
-            found = explain_miner(records, name, limit=rounds, tiers=tiers)
+            found = explain_miner(records, name, limit=rounds, tiers=tiers_of(records))
     write_json(json_path, {"schema": 1, **found.model_dump(mode="json")})
     if json_path is None:
         _print(found)

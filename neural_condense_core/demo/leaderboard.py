@@ -21,7 +21,7 @@ from rich.table import Table
 from neural_condense_core.chain.devchain.admin import Subnet
 from neural_condense_core.demo.plan import MinerPlan
 from neural_condense_core.records import JUDGED, Records, ScoreRow
-from neural_condense_core.validator.explaining import ADVICE, sentence_of
+from neural_condense_core.records.explaining import ADVICE, sentence_of
 from neural_condense_core.validator.replies import OK
 
 MARK = "-"

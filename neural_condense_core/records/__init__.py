@@ -7,8 +7,11 @@ each from its own process.
 from neural_condense_core.records.log import FILE_NAME, Records
 from neural_condense_core.records.rows import (
     ABANDONED,
+    DORMANT,
     JUDGED,
+    OK,
     OPEN,
+    IncentiveRow,
     OrganicRow,
     ReplyRow,
     RoundRow,
@@ -19,9 +22,12 @@ from neural_condense_core.records.rows import (
 
 __all__ = [
     "ABANDONED",
+    "DORMANT",
     "FILE_NAME",
     "JUDGED",
+    "OK",
     "OPEN",
+    "IncentiveRow",
     "OrganicRow",
     "Records",
     "ReplyRow",

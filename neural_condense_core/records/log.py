@@ -90,6 +90,11 @@ class Records:
         with self._lock:
             return self._connection.execute(sql, values).fetchall()
 
+    def fact(self, name: str) -> str | None:
+        """Return what was remembered under a name."""
+        found = self.select("select value from facts where name = ?", name)
+        return str(found[0][0]) if found else None
+
     def open_round(
         self, connection: sqlite3.Connection, tier: str, epoch: int, block: int, now: float
     ) -> int:
@@ -219,10 +224,13 @@ class Records:
             sets = "(select id from weight_sets where at < ?)"
             connection.execute(f"delete from weights where weight_set in {sets}", (before,))  # noqa: S608
             connection.execute("delete from weight_sets where at < ?", (before,))
+            connection.execute("delete from incentives where at < ?", (before,))
 
-    def rounds(self, limit: int = 100, *, tier: str | None = None) -> list[RoundRow]:
+    def rounds(
+        self, limit: int = 100, *, tier: str | None = None, round_id: int | None = None
+    ) -> list[RoundRow]:
         """Return the newest rounds, newest first."""
-        where, values = _where(tier=tier)
+        where, values = _where(tier=tier, id=round_id)
         found = self.select(
             f"select {_columns(RoundRow)} from rounds {where}"  # noqa: S608
             " order by id desc limit ?",
@@ -230,9 +238,11 @@ class Records:
         )  # fmt: skip
         return [RoundRow(*row) for row in found]
 
-    def scores(self, hotkey: str | None = None, limit: int = 100) -> list[ScoreRow]:
-        """Return the newest scores, of one miner or of all, newest first."""
-        where, values = _where(hotkey=hotkey)
+    def scores(
+        self, hotkey: str | None = None, limit: int = 100, *, round_id: int | None = None
+    ) -> list[ScoreRow]:
+        """Return the newest scores, of one miner, one round or all, newest first."""
+        where, values = _where(hotkey=hotkey, round=round_id)
         found = self.select(
             f"select {_columns(ScoreRow)} from scores {where}"  # noqa: S608
             " order by round desc, uid limit ?",
@@ -312,6 +322,10 @@ class Records:
         return [
             OrganicRow(**{**_named(OrganicRow, row), "is_sampled": bool(row[-1])}) for row in found
         ]
+
+    def version(self) -> int:
+        """Return a number that changes whenever another connection has written."""
+        return int(self.select("pragma data_version")[0][0])
 
     def hotkey_of(self, uid: int) -> str | None:
         """Return the hotkey that was last seen at a uid; None if none was."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+OK = "ok"
+DORMANT = "dormant"
 JUDGED = "judged"
 OPEN = "open"
 ABANDONED = "abandoned"
@@ -118,6 +120,24 @@ class WeightRow:
     uid: int
     hotkey: str
     weight: float
+
+
+@dataclass(frozen=True)
+class IncentiveRow:
+    """What the chain pays one miner.
+
+    Parameters
+    ----------
+    block, at : when the chain was read, block and seconds since 1970
+    uid, hotkey : of the miner
+    incentive : its share of what all miners get, in [0, 1]
+    """
+
+    block: int
+    at: float
+    uid: int
+    hotkey: str
+    incentive: float
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The tables of the validator's log.
 
-Where it sits: ``log.py`` makes them in the file that it opens for writing. An index that a file
-lacks is added then, so it needs no new version.
+Where it sits: ``log.py`` makes them in the file that it opens for writing. An index
+or a table that a file lacks is added then, so it needs no new version.
 """
 
 from __future__ import annotations
@@ -37,4 +37,10 @@ create table if not exists organic (
     elapsed_s real, n_chars integer not null, n_condensed integer, is_sampled integer not null
 ) strict;
 create index if not exists organic_by_hotkey on organic (hotkey, id);
+create table if not exists incentives (
+    block integer not null, at real not null, uid integer not null, hotkey text not null,
+    incentive real not null, primary key (block, uid)
+) strict;
+create index if not exists incentives_by_hotkey on incentives (hotkey, block);
+create table if not exists facts (name text primary key, value text not null) strict;
 """

@@ -30,6 +30,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from neural_condense_core.api_keys import ApiUser, ApiUsers
 from neural_condense_core.errors import (
     DeadlineError,
     ForbiddenError,
@@ -42,7 +43,6 @@ from neural_condense_core.errors import (
     type_and_frames,
 )
 from neural_condense_core.ratelimit import RateLimiter
-from neural_condense_core.validator.keys import ApiUser, ApiUsers
 from neural_condense_core.validator.organic import (
     MAX_DEADLINE_S,
     Board,

@@ -27,6 +27,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from neural_condense_core.api_keys import FILE_NAME as KEYS_FILE
+from neural_condense_core.api_keys import ApiUsers
 from neural_condense_core.chain.base import Chain, Roster
 from neural_condense_core.chain.connect import open_chain
 from neural_condense_core.client.scoring import ScoringClient
@@ -46,8 +48,6 @@ from neural_condense_core.validator.checks import LOCK_FILE, Start, check, only_
 from neural_condense_core.validator.dendrite import Dendrite
 from neural_condense_core.validator.examiner import TextExaminer
 from neural_condense_core.validator.explaining import Explainer
-from neural_condense_core.validator.keys import FILE_NAME as KEYS_FILE
-from neural_condense_core.validator.keys import ApiUsers
 from neural_condense_core.validator.organic import OrganicService
 from neural_condense_core.validator.planning import Planner, draw_seed
 from neural_condense_core.validator.rounds import RoundPlan, run_round
@@ -244,7 +244,9 @@ class Validator:
         self._watch.rank(time.time())
 
     async def _weigh(self) -> None:
-        await self._setter.step(await self._watch.read_roster(), time.time())
+        roster = await self._watch.read_roster()
+        await asyncio.to_thread(self._state.note_incentives, roster, time.time())
+        await self._setter.step(roster, time.time())
 
     async def _prune(self) -> None:
         before = time.time() - KEEP_RECORDS_S

@@ -14,14 +14,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from neural_condense_core.records import rows
 from neural_condense_core.tokens import CondensedTokens
 
-OK = "ok"
+OK = rows.OK
 TIMEOUT = "timeout"
 REFUSED = "refused"
 MALFORMED = "malformed"
 UNREACHABLE = "unreachable"
-DORMANT = "dormant"
+DORMANT = rows.DORMANT
 """Not asked: it has been silent for several rounds, and its next trial is not due."""
 STATUSES = (OK, TIMEOUT, REFUSED, MALFORMED, UNREACHABLE, DORMANT)
 

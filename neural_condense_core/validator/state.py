@@ -28,6 +28,7 @@ from neural_condense_core.chain.base import Peer, Roster
 from neural_condense_core.constants import EPOCH_LENGTH_S, TierConfig
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.records import Records, ScoreRow
+from neural_condense_core.records.standing import TIERS_FACT, write_incentives
 from neural_condense_core.scoring.ratings import Rating, rate
 from neural_condense_core.validator.replies import DORMANT, SILENT, MinerInfo
 from neural_condense_core.validator.results import MinerResult
@@ -37,6 +38,8 @@ DORMANT_AFTER = 3
 MAX_DORMANCY_S = 16.0 * EPOCH_LENGTH_S
 MAX_RATING_AGE_S = 24 * 3600.0
 """A rating that nothing has confirmed for so long earns nothing."""
+
+_INCENTIVES_FACT = "incentives_epoch"
 
 _SCHEMA = """
 create table if not exists miners (
@@ -56,7 +59,6 @@ create table if not exists silence (
     hotkey text primary key, registered_at integer not null, n_rounds integer not null,
     retry_at real not null
 ) strict;
-create table if not exists facts (name text primary key, value text not null) strict;
 """
 
 
@@ -90,13 +92,10 @@ class State:
     Parameters
     ----------
     records : the open log; the state lives in the same file
-    read_only : for readers; the tables must be there
     """
 
-    def __init__(self, records: Records, *, read_only: bool = False) -> None:
+    def __init__(self, records: Records) -> None:
         self.records = records
-        if read_only:
-            return
         with records.transaction() as connection:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 connection.execute(statement)
@@ -125,8 +124,7 @@ class State:
 
     def fact(self, name: str) -> str | None:
         """Return what was remembered under a name."""
-        found = self.records.select("select value from facts where name = ?", name)
-        return str(found[0][0]) if found else None
+        return self.records.fact(name)
 
     def remember(self, name: str, value: str) -> None:
         """Keep a small fact across restarts."""
@@ -135,12 +133,16 @@ class State:
 
     def remember_tiers(self, tiers: Mapping[str, TierConfig]) -> None:
         """Keep the limits that scores are made with, for whoever reads the records."""
-        self.remember("tiers", json.dumps([asdict(tier) for tier in tiers.values()]))
+        self.remember(TIERS_FACT, json.dumps([asdict(tier) for tier in tiers.values()]))
 
-    def tiers(self) -> dict[str, TierConfig]:
-        """Return the limits that scores are made with."""
-        found = json.loads(self.fact("tiers") or "[]")
-        return {tier["name"]: TierConfig(**tier) for tier in found}
+    def note_incentives(self, roster: Roster, now: float) -> None:
+        """Keep what the chain pays, once an epoch of the subnet."""
+        epoch = str(roster.last_epoch)
+        if self.fact(_INCENTIVES_FACT) == epoch:
+            return
+        shares = {peer.uid: (peer.hotkey, peer.incentive) for peer in roster.peers}
+        write_incentives(self.records, roster.block, now, shares)
+        self.remember(_INCENTIVES_FACT, epoch)
 
     def met(self, peer: Peer, info: MinerInfo, now: float) -> None:
         """Note what a miner says of itself."""

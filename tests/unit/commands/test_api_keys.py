@@ -5,11 +5,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from neural_condense_core.api_keys import FILE_NAME as KEYS_FILE
+from neural_condense_core.api_keys import ApiUsers
 from neural_condense_core.cli import app
 from neural_condense_core.records import FILE_NAME, Records
 from neural_condense_core.records.rows import ReplyRow, ScoreRow
-from neural_condense_core.validator.keys import FILE_NAME as KEYS_FILE
-from neural_condense_core.validator.keys import ApiUsers
 from neural_condense_core.validator.state import State
 
 

@@ -7,7 +7,8 @@ from subnet_fakes import FAST, TIER, peer, roster
 
 from neural_condense_core.errors import ForbiddenError
 from neural_condense_core.records import Records, ReplyRow, ScoreRow
-from neural_condense_core.validator.explaining import Explainer, explain, sentence_of
+from neural_condense_core.records.explaining import explain, sentence_of
+from neural_condense_core.validator.explaining import Explainer
 
 NOW = 1_000_000.0
 TIERS = {TIER.name: TIER, FAST.name: FAST}

@@ -1,6 +1,7 @@
-"""Who may use the organic API: API keys and hotkeys, hashed, counted and revocable.
+"""Who may use an HTTP API of ours: API keys and hotkeys, hashed, counted and revocable.
 
-Where it sits: ``condense keys`` writes, the organic API reads; both at once is fine.
+Where it sits: ``condense keys`` writes, a validator's organic API and a gateway read; both at once
+is fine.
 
 Design decisions
 
@@ -48,7 +49,7 @@ _COLUMNS = "id, name, hotkey, quota, made_at, revoked_at"
 
 @dataclass(frozen=True)
 class ApiUser:
-    """Somebody who may use the organic API.
+    """Somebody who may use the API.
 
     Parameters
     ----------
