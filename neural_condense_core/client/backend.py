@@ -25,6 +25,7 @@ import httpx
 
 from neural_condense_core.client.exchange import (
     DEFAULT_LIMITS,
+    LOST,
     MAX_CONTROL_BYTES,
     Answer,
     Body,
@@ -45,6 +46,7 @@ POLL_S = 0.2
 CONTROL_TIMEOUT_S = 10.0
 UNREACHABLE = "unreachable"
 
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 _HEADERS = {"Accept-Encoding": "identity"}
 
 OnProgress = Callable[[NotReady | Ready | None], None]
@@ -58,7 +60,8 @@ class Settings(TypedDict, total=False):
     ----------
     api_path : path of the condensing route, ``"/condense"``
     timeout_s : deadline of one ``condense`` call, retries and waits included, 60
-    max_retries : how often an overloaded or unavailable backend is asked again, 3
+    max_retries : how often a backend is asked again that is overloaded, unavailable or broke the
+        connection, 3
     dtype : dtype to ask for on the wire; None = the backend's
     limits : what is accepted as an answer
     count_tokens : counts a context's tokens; needed for backends that answer with bare lists, and
@@ -147,10 +150,10 @@ class AsyncBackendClient:
         )
         budget = self.budget(self.timeout_s, self._max_retries)
         while True:
-            answer = await self._ask(self._condense_url, budget, question)
             try:
+                answer = await self._ask(self._condense_url, budget, question)
                 return question.read(answer, self._condense_url)
-            except RetryableError as error:
+            except (RetryableError, BackendError) as error:
                 wait_s = budget.wait_before_retry(error)
             await self.sleep(wait_s)
 
@@ -184,12 +187,12 @@ class AsyncBackendClient:
         return Budget(timeout_s, max_retries, self._clock)
 
     async def _ask(self, url: str, budget: Budget, question: Question | None = None) -> Answer:
+        left_s = budget.remaining_s()
         request: dict[str, Any] = {"method": "GET", "url": url}
         if question is not None:
-            sent = {"content": question.body(), "headers": question.headers()}
+            sent = {"content": question.body(), "headers": question.headers(left_s)}
             request = {"method": "POST", "url": url, **sent}
         with _translated(url, budget):
-            left_s = budget.remaining_s()
             # Around everything, as httpx's own timeouts each bound one read.
             async with (
                 asyncio.timeout(left_s),
@@ -323,6 +326,11 @@ def _translated(url: str, budget: Budget) -> Iterator[None]:
         yield
     except (httpx.TimeoutException, TimeoutError) as error:
         raise budget.deadline_error() from error
+    except _BROKEN as error:
+        raise BackendError(
+            f"the connection to {url} broke ({type(error).__name__}); retry, or see its log",
+            {"reason": UNREACHABLE, LOST: True},
+        ) from error
     except httpx.HTTPError as error:
         raise BackendError(
             f"{url} could not be reached ({type(error).__name__}); is the backend running there?",

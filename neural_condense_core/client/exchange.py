@@ -7,8 +7,10 @@ Design decisions
 
 * safetensors is asked for, JSON is taken: a backend that knows no ``Accept`` still serves.
 * No compression is accepted, so that the cap counts the bytes that end up in memory.
-* Only 429 and 503 are retried: the backend has then said that it did not do the work. A
+* 429, 503 and a connection that broke are retried, for to condense a text twice does no harm. A
   ``Retry-After`` that lies beyond the deadline ends the call at once with the backend's error.
+* A backend is told a little less time than is left, so that its refusal arrives in time.
+* A body that is not the one its ``Content-Digest`` states is refused before it is parsed.
 * Nothing a backend says is trusted: its error message is cut to size and stripped of control
   characters before it reaches a terminal or a log.
 """
@@ -42,6 +44,7 @@ from neural_condense_core.errors import (
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.arrays import Limits
 from neural_condense_core.wire.codec import decode
+from neural_condense_core.wire.digest import check_digest
 from neural_condense_core.wire.messages import (
     Info,
     NotReady,
@@ -50,12 +53,17 @@ from neural_condense_core.wire.messages import (
     parse_health,
     parse_info,
 )
+from neural_condense_core.wire.organic import TIMEOUT_HEADER
 
 DEFAULT_LIMITS = Limits(max_bytes=256 * 1024 * 1024, max_tokens=16_384)
+LOST = "connection_lost"
+"""Key in the detail of a ``BackendError`` for a connection that broke: asking again may do."""
 MAX_CONTROL_BYTES = 1_000_000
 MAX_MESSAGE_CHARS = 500
 BACK_OFF_S = 0.5
 MAX_BACK_OFF_S = 8.0
+WAY_BACK_SHARE, MAX_WAY_BACK_S = 0.1, 0.5
+"""What is kept of the time that is left for the answer's way back: a share, and at most seconds."""
 
 _REQUEST_ERRORS: Mapping[str, type[RequestError]] = {
     cls.code: cls
@@ -111,11 +119,20 @@ class Question:
     count_tokens: Callable[[str], int] | None = field(default=None, repr=False)
     estimate_tokens: Callable[[str], int] | None = field(default=None, repr=False)
 
-    def headers(self) -> dict[str, str]:
-        """Return the request's headers."""
+    def headers(self, left_s: float | None = None) -> dict[str, str]:
+        """Return the request's headers.
+
+        Parameters
+        ----------
+        left_s : seconds that the caller still waits; None = it does not say
+        """
         parameter = "" if self.dtype is None else f"; dtype={self.dtype}"
         accept = f"application/vnd.safetensors{parameter}, application/json; q=0.5"
-        return {"Accept": accept, "Content-Type": "application/json"}
+        headers = {"Accept": accept, "Content-Type": "application/json"}
+        if left_s is not None:
+            told_s = max(left_s - min(WAY_BACK_SHARE * left_s, MAX_WAY_BACK_S), 0.001)
+            headers[TIMEOUT_HEADER] = f"{told_s:.3f}"
+        return headers
 
     def body(self) -> bytes:
         """Return the request's body; what the caller left open is left out.
@@ -148,6 +165,7 @@ class Question:
         if answer.status != 200:
             _refuse(answer, url)
         try:
+            check_digest(answer.headers.get("content-digest"), answer.body)
             tokens = decode(
                 answer.body,
                 answer.headers.get("content-type", ""),
@@ -228,7 +246,7 @@ class Budget:
     Parameters
     ----------
     timeout_s : for the whole call, retries and waits included
-    max_retries : how often 429 or 503 is asked again
+    max_retries : how often is asked again after 429, 503 or a connection that broke
     clock : monotonic seconds
     """
 
@@ -255,13 +273,15 @@ class Budget:
         message = f"no answer within {self.timeout_s:g} s; allow more time or send less text"
         return DeadlineError(message, {"timeout_s": self.timeout_s})
 
-    def wait_before_retry(self, error: RetryableError) -> float:
+    def wait_before_retry(self, error: RetryableError | BackendError) -> float:
         """Return the seconds to wait before asking again, or raise the error where that is over.
 
         Parameters
         ----------
-        error : what the backend answered
+        error : what the backend answered, or that the connection broke
         """
+        if isinstance(error, BackendError) and not error.detail.get(LOST):
+            raise error
         told = error.detail.get("retry_after_s")
         wait_s = float(told) if isinstance(told, float) else self._back_off_s
         self._back_off_s = min(2 * self._back_off_s, MAX_BACK_OFF_S)

@@ -45,6 +45,7 @@ REASONS = (
     "base64",
     "metadata",  # target model, count or positions are missing or contradict the matrix
     "target_model",  # made for another target model than the one asked for
+    "digest",  # the body is not the one that its Content-Digest states
     "range",  # encoding: a value does not fit the narrower dtype
 )
 

@@ -10,6 +10,7 @@ Design decisions
 * JSON numbers are the shortest digits that read back as the same float32, written by orjson from
   the array: exact, 45 % smaller than ``json.dumps(tolist())`` and over twenty times as fast.
 * No compression: gzip of a large JSON body takes seconds and saves half.
+* What vLLM takes as prompt embeddings is written and never read: reading it means unpickling.
 * A decoder is told what the caller knows. The target model a caller names must be the one the
   bytes name; a number of context tokens the caller counted itself wins over the one in the bytes.
 """
@@ -31,9 +32,11 @@ from neural_condense_core.errors import CodecError, NotAcceptableError
 from neural_condense_core.tokens import CondensedTokens, FloatArray
 from neural_condense_core.wire.accept import Offer, choose, parse_media_type
 from neural_condense_core.wire.arrays import Limits, cast, check_bytes, read_rows
+from neural_condense_core.wire.digest import DIGEST_HEADER, content_digest
 from neural_condense_core.wire.messages import MAX_NAME_CHARS
 from neural_condense_core.wire.npy_bytes import read_npy, write_npy
 from neural_condense_core.wire.safetensors_bytes import read_safetensors, write_safetensors
+from neural_condense_core.wire.torch_bytes import write_torch
 
 MAX_CONTEXT_TOKENS = 2**40
 
@@ -48,7 +51,7 @@ class Format:
 
     Parameters
     ----------
-    name : key of the encoder: ``json``, ``list``, ``base64``, ``npy`` or ``safetensors``
+    name : key of the encoder: ``json``, ``list``, ``base64``, ``npy``, ``safetensors``, ``torch``
     media_type : without parameters
     parameters : what ``Accept`` may say to mean this one among formats of the same media type
     dtypes : what ``dtype`` may be
@@ -78,10 +81,11 @@ JSON_BASE64 = Format("base64", "application/json", (("shape", "object"), ("encod
 NPY = Format("npy", "application/x-npy")
 NPY_OCTETS = Format("npy", "application/octet-stream")
 SAFETENSORS = Format("safetensors", "application/vnd.safetensors", (), _ALL)
+TORCH = Format("torch", "application/x-torch", (), _ALL)
 
 MEDIA_TYPES: Mapping[str, Format] = MappingProxyType({
     format_.content_type: format_
-    for format_ in (JSON, JSON_LIST, JSON_BASE64, NPY, NPY_OCTETS, SAFETENSORS)
+    for format_ in (JSON, JSON_LIST, JSON_BASE64, NPY, NPY_OCTETS, SAFETENSORS, TORCH)
 })
 
 
@@ -126,15 +130,35 @@ def encode(tokens: CondensedTokens, format_: Format) -> bytes:
     return _ENCODERS[format_.name](tokens, format_.dtype)
 
 
-def reply_headers(tokens: CondensedTokens, format_: Format) -> dict[str, str]:
-    """Return the headers that describe a body as fully as the JSON object describes itself."""
-    return {
+def reply_headers(
+    tokens: CondensedTokens,
+    format_: Format,
+    body: bytes | None = None,
+    *,
+    revision: str | None = None,
+) -> dict[str, str]:
+    """Return the headers that describe a body as fully as the JSON object describes itself.
+
+    Parameters
+    ----------
+    tokens : what the body holds
+    format_ : how
+    body : for its digest; None = leave the digest out
+    revision : what identifies the weights that made the tokens; None or empty = unknown
+    """
+    headers = {
         "Content-Type": format_.content_type,
         "Vary": "Accept",
         "X-Condense-Dtype": format_.dtype or tokens.embeds.dtype.name,
         "X-Condense-Shape": f"{tokens.n_condensed_tokens},{tokens.hidden_size}",
+        "X-Condense-Hidden-Size": str(tokens.hidden_size),
         "X-Condense-N-Context-Tokens": str(tokens.n_context_tokens),
     }
+    if revision:
+        headers["X-Condense-Model-Revision"] = revision
+    if body is not None:
+        headers[DIGEST_HEADER] = content_digest(body)
+    return headers
 
 
 def to_json(tokens: CondensedTokens, dtype: str | None = None) -> bytes:
@@ -186,12 +210,18 @@ def to_safetensors(tokens: CondensedTokens, dtype: str | None = None) -> bytes:
     return write_safetensors(tokens.embeds, tokens.positions, metadata, dtype)
 
 
+def to_torch(tokens: CondensedTokens, dtype: str | None = None) -> bytes:
+    """Write what ``torch.save`` writes for the matrix; vLLM takes its base64 as it is."""
+    return write_torch(tokens.embeds, dtype)
+
+
 _ENCODERS: Mapping[str, Callable[[CondensedTokens, str | None], bytes]] = MappingProxyType({
     "json": to_json,
     "list": to_json_list,
     "base64": to_json_base64,
     "npy": to_npy,
     "safetensors": to_safetensors,
+    "torch": to_torch,
 })
 
 

@@ -112,6 +112,7 @@ class CondenseReply(_Message):
     positions: list[int] | None = Field(
         default=None, description="centre of each condensed token in the context, from 0"
     )
+    cached: bool = Field(default=False, description="answered from the cache; absent = no")
 
 
 class CondenseReplyBase64(_Message):
@@ -124,6 +125,7 @@ class CondenseReplyBase64(_Message):
     n_context_tokens: int = Field(ge=1)
     n_condensed_tokens: int = Field(ge=1)
     positions: list[int] | None = None
+    cached: bool = Field(default=False, description="answered from the cache; absent = no")
 
 
 class ErrorInfo(_Message):
@@ -165,6 +167,20 @@ class Ready(_Message):
     workers: int = Field(ge=1)
 
 
+class CrewNotReady(NotReady):
+    """``NotReady`` of a backend with several workers."""
+
+    workers: int = Field(ge=0, description="workers that can answer")
+    total: int = Field(ge=1, description="workers there should be")
+
+
+class CrewReady(Ready):
+    """``Ready`` of a backend with several workers."""
+
+    total: int = Field(ge=1, description="workers there should be")
+    reason: str | None = Field(default=None, description="why some are missing")
+
+
 Health = Annotated[NotReady | Ready, Field(discriminator="state")]
 _HEALTH: TypeAdapter[NotReady | Ready] = TypeAdapter(Health)
 
@@ -185,6 +201,9 @@ class Info(_Message):
     hidden_size: int | None = Field(default=None, description="null until a worker has loaded")
     ratios: list[int] | None = Field(default=None, description="ratios on offer; null = any from 1")
     default_ratio: float | None = None
+    model_revision: str | None = Field(
+        default=None, description="identifies the weights and settings that make the answers"
+    )
     api_path: str = "/condense"
     limits: InfoLimits
     formats: list[str] = Field(description="media types for Accept")

@@ -184,6 +184,44 @@ def test_the_deadline_covers_all_tries(call: Call) -> None:
     assert script.waits == [4.0, 4.0]
 
 
+def test_a_backend_is_told_how_much_time_is_left(call: Call) -> None:
+    script = Script(refused(503, retry_after="4"), refused(503, retry_after="2"), condensed)
+    call(script, "condense", "text", settings={"timeout_s": 10.0})
+    told = [float(request.headers["x-request-timeout"]) for request in script.requests]
+    assert told == [9.5, 5.5, 3.6]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError],
+    ids=lambda e: e.__name__,
+)
+def test_a_connection_that_broke_is_tried_again(call: Call, error: type[httpx.HTTPError]) -> None:
+    def broken(request: httpx.Request) -> httpx.Response:
+        raise error("broke", request=request)
+
+    script = Script(broken, condensed)
+    assert call(script, "condense", "text").n_condensed_tokens == 2
+    assert script.waits == [0.5]
+    with pytest.raises(BackendError, match="broke") as caught:
+        call(Script(broken), "condense", "text", settings={"max_retries": 2})
+    assert caught.value.detail["reason"] == "unreachable"
+
+
+def test_a_body_that_changed_on_its_way_is_refused(call: Call) -> None:
+    def changed(request: httpx.Request) -> httpx.Response:
+        format_ = negotiate(request.headers["accept"])
+        body = encode(TOKENS, format_)
+        headers = reply_headers(TOKENS, format_, body)
+        return httpx.Response(200, content=body[:-1] + b"\1", headers=headers)
+
+    script = Script(changed)
+    with pytest.raises(BackendError, match="Content-Digest") as caught:
+        call(script, "condense", "text")
+    assert caught.value.detail["reason"] == "digest"
+    assert len(script.requests) == 1
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_request_at_fault_is_not_sent_again(call: Call, status: int) -> None:
     script = Script(refused(status))

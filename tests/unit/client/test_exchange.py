@@ -50,6 +50,7 @@ from neural_condense_core.wire.codec import (
     negotiate,
     reply_headers,
 )
+from neural_condense_core.wire.digest import content_digest
 from neural_condense_core.wire.messages import NotReady, Ready, parse_request
 
 URL = "http://backend/condense"
@@ -75,6 +76,24 @@ def test_a_question_asks_for_safetensors_of_its_dtype() -> None:
     assert negotiate(Question("x").headers()["Accept"]) == SAFETENSORS
     half = negotiate(Question("x", dtype="float16").headers()["Accept"])
     assert (half.name, half.dtype) == ("safetensors", "float16")
+
+
+@pytest.mark.parametrize(
+    ("left_s", "told"), [(60.0, "59.500"), (1.0, "0.900"), (1e-9, "0.001"), (None, None)]
+)
+def test_a_question_says_how_long_it_waits(left_s: float | None, told: str | None) -> None:
+    assert Question("x").headers(left_s).get("x-request-timeout") == told
+
+
+@pytest.mark.parametrize("format_", [SAFETENSORS, JSON])
+def test_the_digest_is_checked_where_there_is_one(format_: Format) -> None:
+    whole = answer_in(format_)
+    headers = {**whole.headers, "content-digest": content_digest(whole.body)}
+    assert Question("x").read(Answer(200, headers, whole.body), URL).n_context_tokens == 8
+    for body in (whole.body + b" ", b"", whole.body[:-1]):
+        with pytest.raises(BackendError) as caught:
+            Question("x").read(Answer(200, headers, body), URL)
+        assert caught.value.detail["reason"] == "digest"
 
 
 def test_a_context_that_is_no_unicode_is_the_callers_fault() -> None:

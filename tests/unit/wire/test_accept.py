@@ -37,6 +37,8 @@ NAMES = {
     "application/x-npy; dtype=float16": "application/x-npy; dtype=float16",
     "application/vnd.safetensors": "application/vnd.safetensors",
     "application/vnd.safetensors;dtype=bfloat16": "application/vnd.safetensors; dtype=bfloat16",
+    "application/x-torch": "application/x-torch",
+    "application/x-torch; dtype=bfloat16": "application/x-torch; dtype=bfloat16",
     "*/*; dtype=float16": "application/json; dtype=float16",
     # the highest q wins, whatever the order
     "application/json;q=0.5, application/x-npy": "application/x-npy",
@@ -77,6 +79,8 @@ def test_negotiation_table(accept: str | None, content_type: str) -> None:
         "application/x-npy; dtype=bfloat16",
         "application/x-npy; dtype=int8",
         "application/x-npy; shape=list",
+        "application/x-torch; shape=list",
+        "application/json; encoding=base64; dtype=bfloat16",
         "application/json; shape=list; encoding=base64",
         "nonsense",
         'application/json; a="unterminated',

@@ -1,0 +1,72 @@
+"""The messages of a gateway's own routes: condense a text, keep it, use it again by its id.
+
+Where it sits: ``gateway/`` answers with these, ``client/gateway.py`` reads them. The matrix itself
+goes through ``wire/codec.py``, in the format that ``Accept`` names.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+CONDENSE_PATH = "/v1/condense"
+CONTEXTS_PATH = "/v1/contexts"
+CONTEXT_ID_HEADER = "x-condense-context-id"
+ID_PATTERN = r"ctx_[0-9a-f]{32}"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class CondenseBody(_Message):
+    """Body of ``POST /v1/condense``; ``{"context": "..."}`` alone is valid."""
+
+    context: str = Field(min_length=1, description="the text to condense; not only whitespace")
+    ratio: float | None = Field(
+        default=None, ge=1, description="context tokens per condensed token; absent = the default"
+    )
+
+    @field_validator("context")
+    @classmethod
+    def _not_blank(cls, context: str) -> str:
+        if not context.strip():
+            raise ValueError("must not be only whitespace")
+        return context
+
+
+class ContextInfo(_Message):
+    """A stored context, without its matrix."""
+
+    id: str = Field(pattern=ID_PATTERN)
+    object: Literal["condensed_context"] = "condensed_context"
+    created: int = Field(description="seconds since 1970")
+    expires_at: int = Field(description="seconds since 1970")
+    target_model: str
+    condenser: str
+    ratio: float = Field(description="that was asked for")
+    n_context_tokens: int = Field(ge=1)
+    n_condensed_tokens: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    nbytes: int = Field(ge=1)
+    recovery: float | None = Field(
+        default=None, description="estimated content recovery, 0 to 1; null = not known"
+    )
+
+
+class ContextList(_Message):
+    """Body of ``GET /v1/contexts``: the caller's own, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ContextInfo, ...]
+
+
+class Deleted(_Message):
+    """Body of ``DELETE /v1/contexts/{id}``."""
+
+    id: str
+    object: Literal["condensed_context.deleted"] = "condensed_context.deleted"
+    deleted: Literal[True] = True
