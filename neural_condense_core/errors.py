@@ -8,6 +8,7 @@ Each class carries a ``code`` (machine-readable, stable), an HTTP ``status`` and
     NeuralCondenseError
     ├── ConfigError                 a flag, file or environment value is wrong        exit 2
     │   ├── CheckpointError         a checkpoint is missing, damaged or does not fit  exit 2
+    │   ├── CorpusError             a condensed corpus is unfinished or damaged       exit 2
     │   └── UnknownNameError        no such condenser, tier, ... (did you mean?)      exit 2
     ├── DivergedError               a training run's loss is no longer finite        exit 1
     ├── TargetModelError            the target model cannot be loaded or fetched      exit 3
@@ -19,11 +20,15 @@ Each class carries a ``code`` (machine-readable, stable), an HTTP ``status`` and
     │   ├── UnauthorizedError       no API key or token, or one not known here        401
     │   ├── UnknownTierError        a tier that is not configured here                404
     │   ├── UnknownMinerError       no miner has that uid, or not in that tier        404
+    │   ├── UnknownRoundError       the records hold no such round                    404
     │   ├── UnknownModelError       another target model than the one served          404
     │   ├── NotAcceptableError      no offered format fits Accept                     406
     │   ├── PayloadTooLargeError    the body exceeds the byte cap                     413
     │   ├── ContextTooLongError     the context exceeds the token limit               413
-    │   └── UnsupportedMediaError   the body is not application/json                  415
+    │   ├── ContextWindowError      a prompt is longer than the model's window        400
+    │   ├── UnknownContextError     no stored context has that id                     404
+    │   ├── UnsupportedMediaError   the body is not application/json                  415
+    │   └── UnsupportedError        the engine that answers cannot do that            422
     ├── OverloadedError             the queue is full; retry later                    429
     ├── UnavailableError            loading, draining or no worker left               503
     ├── DeadlineError               the deadline passed                               504
@@ -72,6 +77,12 @@ class CheckpointError(ConfigError):
     """A checkpoint is missing, damaged or does not fit the target model."""
 
     code = "checkpoint"
+
+
+class CorpusError(ConfigError):
+    """A condensed corpus is unfinished, damaged or was made by something else."""
+
+    code = "corpus"
 
 
 class UnknownNameError(ConfigError):
@@ -150,6 +161,13 @@ class UnknownMinerError(RequestError):
     status = 404
 
 
+class UnknownRoundError(RequestError):
+    """The records hold no round of that number."""
+
+    code = "unknown_round"
+    status = 404
+
+
 class UnknownModelError(RequestError):
     """Another target model than the one served was asked for."""
 
@@ -178,11 +196,31 @@ class ContextTooLongError(RequestError):
     status = 413
 
 
+class ContextWindowError(RequestError):
+    """The prompt does not fit the model's window, whatever of it is condensed."""
+
+    code = "context_length_exceeded"
+    status = 400
+
+
+class UnknownContextError(RequestError):
+    """No stored context of this user has the id, or no more."""
+
+    code = "unknown_context"
+    status = 404
+
+
 class UnsupportedMediaError(RequestError):
     """The body is not ``application/json``."""
 
     code = "unsupported_media_type"
     status = 415
+
+
+class UnsupportedError(RequestError):
+    """The engine that answers cannot do what was asked; docs/engines.md says which one can."""
+
+    code = "unsupported"
 
 
 class RetryableError(NeuralCondenseError):

@@ -13,7 +13,7 @@ Design decisions
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -40,6 +40,7 @@ class Entry(Generic[T]):
     deadline_s : when its answer is no longer wanted, on the caller's clock
     group : entries of different groups never share a batch
     alone : whether it must not share a batch at all
+    queued : whether it waits; False once it was taken or given up
     """
 
     item: T
@@ -48,22 +49,39 @@ class Entry(Generic[T]):
     group: Hashable = None
     alone: bool = False
     abandoned: bool = field(default=False, init=False)
+    queued: bool = field(default=False, init=False)
 
 
-def fits(lengths: list[int], n_tokens: int, max_batch_tokens: int) -> bool:
-    """Return whether one more entry may join a batch.
+class Batch(Generic[T]):
+    """Entries that go to a worker together, padded to the longest.
 
     Parameters
     ----------
-    lengths : of the entries in the batch, at least one
-    n_tokens : length of the one to join
-    max_batch_tokens : budget for the padded batch
+    first : the entry that starts it
+    max_tokens : budget of the padded batch; the first may exceed it, and then nobody joins
     """
-    joined = [*lengths, n_tokens]
-    longest = max(joined)
-    if longest * len(joined) > max_batch_tokens:
-        return False
-    return len(joined) * longest**2 <= MAX_PADDING * sum(length**2 for length in joined)
+
+    def __init__(self, first: Entry[T], max_tokens: int) -> None:
+        self.entries = [first]
+        self.max_tokens = max_tokens
+        self.longest = first.n_tokens
+        self._squares = first.n_tokens**2
+
+    @property
+    def n_padded_tokens(self) -> int:
+        """Tokens with the padding."""
+        return self.longest * len(self.entries)
+
+    def join(self, entry: Entry[T]) -> bool:
+        """Add an entry if budget and padding allow it; return whether they do."""
+        n = len(self.entries) + 1
+        longest = max(self.longest, entry.n_tokens)
+        squares = self._squares + entry.n_tokens**2
+        if longest * n > self.max_tokens or n * longest**2 > MAX_PADDING * squares:
+            return False
+        self.entries.append(entry)
+        self.longest, self._squares = longest, squares
+        return True
 
 
 class TokenQueue(Generic[T]):
@@ -95,7 +113,11 @@ class TokenQueue(Generic[T]):
         if self.n_tokens + entry.n_tokens > self.max_queued_tokens:
             raise OverloadedError(
                 f"{self.n_tokens} tokens wait already; retry later",
-                {"queued_tokens": self.n_tokens, "max_queued_tokens": self.max_queued_tokens},
+                {
+                    "reason": "queued_tokens",
+                    "queued_tokens": self.n_tokens,
+                    "max_queued_tokens": self.max_queued_tokens,
+                },
             )
         self._insert(entry)
 
@@ -106,16 +128,35 @@ class TokenQueue(Generic[T]):
                 entry.alone = True
                 self._insert(entry)
 
-    def discard(self, entry: Entry[T]) -> None:
-        """Give an entry up, whether it waits, runs or has been answered."""
+    def discard(self, entry: Entry[T]) -> bool:
+        """Give an entry up, whether it waits, runs or has been answered.
+
+        Returns
+        -------
+        whether it waited, and now never reaches a worker
+        """
         entry.abandoned = True
-        if entry in self._entries:
-            self._entries.remove(entry)
-            self.n_tokens -= entry.n_tokens
+        if not entry.queued:
+            return False
+        self._remove(entry)
+        return True
+
+    def ahead_of(self, deadline_s: float) -> tuple[int, int]:
+        """Return how many entries, and tokens, would be taken before one of that deadline."""
+        if not self._entries or self._entries[-1].deadline_s <= deadline_s:
+            return len(self._entries), self.n_tokens
+        at = bisect_right(self._entries, deadline_s, key=lambda waiting: waiting.deadline_s)
+        return at, sum(entry.n_tokens for entry in self._entries[:at])
+
+    def last_deadline_s(self) -> float | None:
+        """Return the deadline of the entry that is taken last; None if nothing waits."""
+        return self._entries[-1].deadline_s if self._entries else None
 
     def clear(self) -> list[Entry[T]]:
         """Remove and return all entries."""
         entries, self._entries, self.n_tokens = self._entries, [], 0
+        for entry in entries:
+            entry.queued = False
         return entries
 
     def take(self, now_s: float) -> list[Entry[T]]:
@@ -131,15 +172,14 @@ class TokenQueue(Generic[T]):
             return []
         batch = self._batch()
         for entry in batch:
-            self._entries.remove(entry)
-            self.n_tokens -= entry.n_tokens
+            self._remove(entry)
         return batch
 
     def _batch(self) -> list[Entry[T]]:
         first = self._entries[0]
         if first.alone:
             return [first]
-        batch, lengths = [first], [first.n_tokens]
+        batch = Batch(first, self.max_batch_tokens)
         window = [
             entry
             for entry in self._entries[1 : WINDOW + 1]
@@ -148,11 +188,15 @@ class TokenQueue(Generic[T]):
         # Nearest lengths first: each that joins costs the least padding that is to be had.
         window.sort(key=lambda entry: abs(entry.n_tokens - first.n_tokens))
         for entry in window:
-            if fits(lengths, entry.n_tokens, self.max_batch_tokens):
-                batch.append(entry)
-                lengths.append(entry.n_tokens)
-        return batch
+            batch.join(entry)
+        return batch.entries
 
     def _insert(self, entry: Entry[T]) -> None:
         insort(self._entries, entry, key=lambda waiting: waiting.deadline_s)
         self.n_tokens += entry.n_tokens
+        entry.queued = True
+
+    def _remove(self, entry: Entry[T]) -> None:
+        self._entries.remove(entry)
+        self.n_tokens -= entry.n_tokens
+        entry.queued = False

@@ -18,10 +18,12 @@ import typer
 
 from neural_condense_core.errors import ConfigError, NeuralCondenseError
 from neural_condense_core.serving.devices import ACCELERATORS, MAX_BATCH_TOKENS
+from neural_condense_core.serving.scale import ENGINES, RaySettings
 from neural_condense_core.serving.settings import (
     DEFAULT_QUEUED_TOKENS,
     DEFAULT_RATIO,
     DTYPES,
+    LOG_FORMATS,
     LOGGING_LEVELS,
     REPLIES,
     ServeSettings,
@@ -98,6 +100,19 @@ def serve(
     timeout: Annotated[
         float, _option("timeout", "seconds from a request's arrival to its answer; then 504")
     ] = ServeSettings.timeout_s,
+    hang_timeout: Annotated[
+        float | None,
+        _option(
+            "hang_timeout",
+            "seconds after which a silent worker is killed; default twice the timeout, at least 60",
+        ),
+    ] = ServeSettings.hang_timeout_s,
+    cache_mb: Annotated[
+        int, _option("cache_mb", "megabytes of answers kept in memory; 0 = none")
+    ] = ServeSettings.cache_mb,
+    cache_dir: Annotated[
+        str | None, _option("cache_dir", "folder where answers are kept on disk too")
+    ] = ServeSettings.cache_dir,
     api_path: Annotated[
         str, _option("api_path", "path of the condensing endpoint")
     ] = ServeSettings.api_path,
@@ -111,8 +126,31 @@ def serve(
     logging_level: Annotated[
         str, _option("logging_level", _one_of(LOGGING_LEVELS))
     ] = ServeSettings.logging_level,
+    log_format: Annotated[
+        str, _option("log_format", f"form of the log: {_one_of(LOG_FORMATS)}")
+    ] = ServeSettings.log_format,
+    engine: Annotated[
+        str, _option("engine", f"who runs the workers: {_one_of(ENGINES)}")
+    ] = ENGINES[0],
+    ray_address: Annotated[
+        str | None,
+        _option("ray_address", "Ray: HOST:PORT of a cluster; default: one of our own, here"),
+    ] = RaySettings.address,
+    min_replicas: Annotated[
+        int, _option("min_replicas", "Ray: workers there are at least")
+    ] = RaySettings.min_replicas,
+    max_replicas: Annotated[
+        int, _option("max_replicas", "Ray: workers there are at most, under load")
+    ] = RaySettings.max_replicas,
+    replica_cpus: Annotated[int, _option("replica_cpus", "Ray: CPUs of each")] = RaySettings.cpus,
 ) -> None:
-    """Serve a condenser over HTTP; its GET /docs describes the routes."""
+    """Serve a condenser over HTTP; its GET /docs describes the routes.
+
+    Raises
+    ------
+    ConfigError
+        There is no such engine.
+    """
     settings = ServeSettings(
         condenser=condenser,
         checkpoint=checkpoint,
@@ -130,10 +168,22 @@ def serve(
         max_context_tokens=max_context_tokens,
         max_queued_tokens=max_queued_tokens,
         timeout_s=timeout,
+        hang_timeout_s=hang_timeout,
+        cache_mb=cache_mb,
+        cache_dir=cache_dir,
         api_path=api_path,
         reply=reply,
         logging_level=logging_level,
+        log_format=log_format,
     )
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine must be one of {', '.join(ENGINES)}; got {engine!r}")
+    cluster = RaySettings(ray_address, min_replicas, max_replicas, replica_cpus)
+    if engine == "ray":
+        from neural_condense_core.serving import ray
+
+        ray.run(settings, cluster)
+        return
     from neural_condense_core.serving.server import run
 
     run(settings)

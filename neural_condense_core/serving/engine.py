@@ -1,15 +1,13 @@
-"""``Engine``: one queue, several workers, and who gets what when.
+"""``Engine``: takes contexts, lets them in or not, and gives back replies.
 
-Where it sits: between the HTTP routes (``app.py``) and the worker processes (``replica.py``).
-It knows nothing of HTTP.
+Where it sits: between the HTTP routes (``app.py``) and the workers (``crew.py``). It knows nothing
+of HTTP.
 
 Design decisions
 
-* Pull, not push: a free worker's dispatcher takes the next batch; no timers, no idle load.
-* A worker that dies is replaced, alone, after a pause that doubles. One that cannot load
-  ``MAX_LOAD_FAILURES`` times in a row is given up; a wrong configuration is not tried again.
-* What a lost worker had in hand is done once more, each context alone: the one that killed it
-  takes no neighbour along twice.
+* What was condensed before is answered from the cache before anything else is done.
+* A context's tokens are counted before it waits, so that the queue is bounded by what work it
+  holds; a request that could not be answered in time is refused when it comes (``admission.py``).
 * A request that is given up or late is dropped before a worker sees it. One that runs already is
   answered without waiting for it. Its worker is killed only when it hangs, which is well beyond the
   time limit: a slow batch that is on its way is cheaper than a worker that loads anew.
@@ -19,76 +17,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
 from neural_condense_core.errors import (
     ConfigError,
     DeadlineError,
-    NeuralCondenseError,
+    OverloadedError,
     UnavailableError,
     UnknownModelError,
 )
+from neural_condense_core.serving.admission import Admission, Load
 from neural_condense_core.serving.batching import Entry, TokenQueue
-from neural_condense_core.serving.jobs import Answer, Job, Loaded, Outcome, WorkerSpec
-from neural_condense_core.serving.replica import Replica, WorkerLostError
+from neural_condense_core.serving.cache import AnswerCache
+from neural_condense_core.serving.crew import Crew, Waiting
+from neural_condense_core.serving.hands import MakeHand
+from neural_condense_core.serving.jobs import Answer, Job, Loaded, WorkerSpec
+from neural_condense_core.serving.metrics import Metrics
+from neural_condense_core.serving.readiness import Readiness
+from neural_condense_core.serving.replica import Replica
 from neural_condense_core.serving.settings import READY_PATH
+from neural_condense_core.serving.timings import Timings
 from neural_condense_core.serving.tokenizing import FrontTokenizer
-from neural_condense_core.serving.worker import check_length
+from neural_condense_core.serving.worker import check_length, warm_up_text
 from neural_condense_core.wire.codec import Format
 
-log = logging.getLogger(__name__)
+__all__ = ["Engine", "Readiness"]
 
-MAX_LOAD_FAILURES = 4
-BACKOFF_S = 0.5
-MAX_BACKOFF_S = 10.0
 HANG_FACTOR = 2.0
 """A batch that takes this many time limits has outlived everyone who waited for it."""
 MIN_HANG_S = 60.0
 """A batch that takes less is slow and not held to hang, however short the time limit."""
-
-State = Literal["loading", "ready", "draining", "failed"]
-
-
-@dataclass(frozen=True)
-class Readiness:
-    """Whether requests are taken.
-
-    Parameters
-    ----------
-    state : where the backend is
-    workers : how many workers can answer
-    stage, done : of the worker that has come furthest in loading; done in [0, 1]
-    elapsed_s : seconds in this state
-    reason : why a worker was lost or given up, or None
-    """
-
-    state: State
-    workers: int
-    stage: str
-    done: float
-    elapsed_s: float
-    reason: str | None
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """A job in the queue and who waits for its outcome."""
-
-    job: Job
-    outcome: asyncio.Future[Answer]
-    lost_once: bool = False
-
-    def resolve(self, outcome: Outcome) -> None:
-        if self.outcome.done():
-            return
-        if isinstance(outcome, NeuralCondenseError):
-            self.outcome.set_exception(outcome)
-        else:
-            self.outcome.set_result(outcome)
 
 
 class Engine:
@@ -103,6 +62,9 @@ class Engine:
         limits and at least ``MIN_HANG_S``
     on_loaded : called with what the first worker to be ready has loaded
     on_misconfigured : called when no worker was ever ready and the configuration is why
+    make_hand : makes the workers
+    cache : of answers; None = none. Closed with the engine
+    metrics : is told what happens; None = nobody reads it
     """
 
     def __init__(
@@ -115,53 +77,49 @@ class Engine:
         hang_timeout_s: float | None = None,
         on_loaded: Callable[[Loaded], None] = lambda loaded: None,
         on_misconfigured: Callable[[ConfigError], None] = lambda error: None,
+        make_hand: MakeHand = Replica,
+        cache: AnswerCache | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.specs = tuple(specs)
         self.timeout_s = timeout_s
         if hang_timeout_s is None:
             hang_timeout_s = max(HANG_FACTOR * timeout_s, MIN_HANG_S)
         self.hang_timeout_s = hang_timeout_s
-        self.loaded: Loaded | None = None
-        self._on_loaded = on_loaded
-        self._on_misconfigured = on_misconfigured
-        self._queue: TokenQueue[_Waiting] = TokenQueue(max_queued_tokens, max_batch_tokens)
+        self.admission = Admission(max_batch_tokens)
+        self._cache = cache
+        self._metrics = metrics or Metrics()
+        self._queue: TokenQueue[Waiting] = TokenQueue(max_queued_tokens, max_batch_tokens)
         self._tokenizer = FrontTokenizer()
-        self._more = asyncio.Event()
-        self._replicas = [
-            Replica(index, spec, self._more.set) for index, spec in enumerate(self.specs)
-        ]
-        self._in_hand: dict[int, list[Entry[_Waiting]]] = {}
-        self._ready: set[int] = set()
-        self._given_up: set[int] = set()
-        self._reason: str | None = None
-        self._draining = False
+        self._crew = Crew(
+            self.specs,
+            self._queue,
+            self.admission,
+            self._metrics,
+            make_hand=make_hand,
+            hang_timeout_s=hang_timeout_s,
+            adopt=self._adopt,
+            on_loaded=on_loaded,
+            on_misconfigured=on_misconfigured,
+        )
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
-        self._state: State = "loading"
-        self._since_s = time.monotonic()
+        self._watch()
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What the workers have loaded; None before the first has."""
+        return self._crew.loaded
 
     def start(self) -> None:
         """Start the workers; returns at once."""
-        self._since_s = time.monotonic()
-        self._tasks = [
-            asyncio.create_task(self._serve(replica), name=f"worker {replica.index}")
-            for replica in self._replicas
-        ]
+        self._crew.start()
 
     def readiness(self) -> Readiness:
         """Return whether requests are taken, and if not, how far it is."""
-        furthest = max((replica.progress for replica in self._replicas), key=lambda p: p.done)
-        return Readiness(
-            state=self._state,
-            workers=len(self._ready),
-            stage=furthest.stage,
-            done=furthest.done,
-            elapsed_s=round(time.monotonic() - self._since_s, 3),
-            reason=self._reason,
-        )
+        return self._crew.readiness()
 
     def served(self) -> Loaded:
         """Return what is served.
@@ -169,13 +127,12 @@ class Engine:
         Raises
         ------
         UnavailableError
-            No worker can answer: loading, draining or failed.
+            No worker can answer: loading, silent, draining or failed.
         """
-        if self._state != "ready" or self.loaded is None:
-            raise UnavailableError(
-                f"the backend is {self._state}; see {READY_PATH}", {"state": self._state}
-            )
-        return self.loaded
+        state, loaded = self._crew.state, self._crew.loaded
+        if state != "ready" or loaded is None:
+            raise UnavailableError(f"the backend is {state}; see {READY_PATH}", {"state": state})
+        return loaded
 
     async def condense(
         self,
@@ -186,6 +143,7 @@ class Engine:
         target_model: str | None = None,
         ratio: float | None = None,
         max_condensed_tokens: int | None = None,
+        timings: Timings | None = None,
     ) -> Answer:
         """Condense one context, as long as any worker can answer; cancelling gives it up.
 
@@ -197,6 +155,7 @@ class Engine:
         target_model : the model it must be for; None = the served one
         ratio : compression ratio; None = the backend's own
         max_condensed_tokens : never exceeded; None = no limit
+        timings : takes where the time went
 
         Raises
         ------
@@ -205,21 +164,22 @@ class Engine:
         DeadlineError
             There was no answer in time.
         """
-        served = self.served().target_model
-        if target_model not in {None, served}:
+        loaded = self.served()
+        if target_model not in {None, loaded.target_model}:
             raise UnknownModelError(
-                f"this backend serves {served!r} and no other target model",
-                {"target_model": served},
+                f"this backend serves {loaded.target_model!r} and no other target model",
+                {"target_model": loaded.target_model},
             )
+        timings = timings or Timings()
+        wanted = Job("", reply, ratio, max_condensed_tokens)
+        left_s = deadline_s - asyncio.get_running_loop().time()
         self._open += 1
         self._idle.clear()
         try:
-            async with asyncio.timeout_at(deadline_s):
-                job, n_tokens = await self._job(context, reply, ratio, max_condensed_tokens)
-                return await self._wait_for(job, n_tokens, deadline_s)
+            return await self._answer(context, wanted, deadline_s, timings)
         except TimeoutError:
             raise DeadlineError(
-                f"no answer within {self.timeout_s:g} s; send less at a time, or raise --timeout"
+                f"no answer within {left_s:.3g} s; send less at a time, or allow more time"
             ) from None
         finally:
             self._open -= 1
@@ -237,8 +197,7 @@ class Engine:
         -------
         whether all were answered
         """
-        self._draining = True
-        self._update_state()
+        self._crew.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         return not self._open
@@ -250,144 +209,116 @@ class Engine:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._draining = True
-        self._update_state()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for batch in (self._queue.clear(), *self._in_hand.values()):
-            self._refuse(batch)
-        await asyncio.gather(*(replica.close() for replica in self._replicas))
+        await self._crew.close()
         self._tokenizer.close()
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.close)
 
-    async def _job(
-        self, context: str, reply: Format, ratio: float | None, max_condensed_tokens: int | None
-    ) -> tuple[Job, int]:
-        counted = await self._tokenizer.count(context)
+    async def _answer(
+        self, context: str, wanted: Job, deadline_s: float, timings: Timings
+    ) -> Answer:
+        cache, key = self._cache, b""
+        revision = "" if self.loaded is None else self.loaded.revision
+        # Without a revision nobody knows whether the same weights would answer.
+        if cache is not None and revision:
+            key = cache.key(
+                context, wanted.ratio, wanted.max_condensed_tokens, wanted.reply, revision
+            )
+            found = await cache.find(key)
+            timings.cache = "miss" if found is None else "hit"
+            if found is not None:
+                timings.n_tokens = found.n_context_tokens
+                return found
+        start_s = time.perf_counter()
+        counted = self._tokenizer.count_now(context)
+        if counted is None:
+            async with asyncio.timeout_at(deadline_s):
+                counted = await self._tokenizer.count(context)
+        timings.tokenization_s = time.perf_counter() - start_s
+        n_tokens = self._checked(counted.n_tokens, isinstance(counted.context, str))
+        timings.n_tokens = n_tokens
+        job = Job(counted.context, wanted.reply, wanted.ratio, wanted.max_condensed_tokens)
+        answer = await self._wait_for(job, n_tokens, deadline_s, timings)
+        timings.n_tokens = answer.n_context_tokens
+        if cache is not None and key:
+            cache.keep(key, answer)
+        return answer
+
+    def _checked(self, n_tokens: int, is_bound: bool) -> int:
         limit = self.specs[0].max_context_tokens
-        n_tokens = counted.n_tokens
-        if isinstance(counted.context, str):
+        if is_bound:
             # An upper bound only: the worker counts, and refuses what is too long before it
             # condenses anything.
             n_tokens = min(n_tokens, limit)
         check_length(n_tokens, limit)
-        return Job(counted.context, reply, ratio, max_condensed_tokens), n_tokens
+        return n_tokens
 
-    async def _wait_for(self, job: Job, n_tokens: int, deadline_s: float) -> Answer:
-        waiting = _Waiting(job, asyncio.get_running_loop().create_future())
-        group = (job.ratio, job.max_condensed_tokens)
-        entry = Entry(waiting, n_tokens, deadline_s, group)
-        self._queue.put(entry)
-        self._more.set()
+    async def _wait_for(
+        self, job: Job, n_tokens: int, deadline_s: float, timings: Timings
+    ) -> Answer:
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(job, loop.create_future(), timings, time.perf_counter())
+        entry = Entry(waiting, n_tokens, deadline_s, (job.ratio, job.max_condensed_tokens))
+        self._admit(entry, loop.time())
+        self._crew.wake()
+        # Leaner than asyncio.timeout, which every request would pay for.
+        alarm = loop.call_at(deadline_s, waiting.expire)
         try:
             return await waiting.outcome
+        except TimeoutError:
+            if not waiting.taken:
+                self._metrics.dropped("expired")
+            raise
+        except asyncio.CancelledError:
+            if not waiting.taken:
+                self._metrics.dropped("abandoned")
+            raise
         finally:
+            alarm.cancel()
             self._queue.discard(entry)
 
-    async def _serve(self, replica: Replica) -> None:
-        """Keep one worker at work: load, dispatch, replace."""
-        load_failures = deaths = 0
-        while True:
-            try:
-                loaded = await replica.load()
-                await self._tokenizer.adopt(loaded)
-            except WorkerLostError as lost:
-                load_failures += 1
-                log.error("worker %d did not start: %s", replica.index, lost.reason)
-                self._reason = lost.reason
-                if isinstance(lost.cause, ConfigError) or load_failures == MAX_LOAD_FAILURES:
-                    self._give_up(replica, lost)
-                    return
-                await asyncio.sleep(backoff_s(load_failures))
-                continue
-            load_failures = 0
-            self._welcome(replica, loaded)
-            answered = await self._dispatch(replica)
-            self._ready.discard(replica.index)
-            self._update_state()
-            deaths = 1 if answered else deaths + 1
-            await asyncio.sleep(backoff_s(deaths - 1))
+    def _admit(self, entry: Entry[Waiting], now_s: float) -> None:
+        """Put an entry into the queue.
 
-    async def _dispatch(self, replica: Replica) -> int:
-        """Hand batches to a worker until it is lost; return how many it answered."""
-        answered = 0
-        while replica.alive:
-            now_s = asyncio.get_running_loop().time()
-            batch = self._queue.take(now_s)
-            if not batch:
-                self._more.clear()
-                await self._more.wait()
-                continue
-            jobs = [
-                replace(entry.item.job, remaining_s=entry.deadline_s - now_s) for entry in batch
-            ]
-            self._in_hand[replica.index] = batch
-            try:
-                outcomes = await replica.run(jobs, self.hang_timeout_s)
-            except WorkerLostError as lost:
-                self._reason = lost.reason
-                self._recover(batch)
-                break
-            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-                # Its message is withheld: it may quote a context.
-                log.error("a batch of %d failed: %s", len(batch), type(error).__name__)
-                failure = NeuralCondenseError("the batch failed on its way to a worker")
-                outcomes = [failure] * len(batch)
-            for entry, outcome in zip(batch, outcomes, strict=True):
-                entry.item.resolve(outcome)
-            answered += 1
-        log.warning("worker %d is gone; replacing it", replica.index)
-        return answered
+        Raises
+        ------
+        OverloadedError
+            The queue is full, or the answer would be late.
+        """
+        ahead = self._load(*self._queue.ahead_of(entry.deadline_s))
+        self.admission.check(ahead, entry.n_tokens, entry.deadline_s - now_s)
+        last_s = self._queue.last_deadline_s()
+        if last_s is not None and last_s > entry.deadline_s:
+            # It would go before others, which were let in because they could be answered in time.
+            everything = self._load(len(self._queue), self._queue.n_tokens)
+            self.admission.check(everything, entry.n_tokens, last_s - now_s)
+        try:
+            self._queue.put(entry)
+        except OverloadedError as error:
+            error.retry_after_s = self.admission.retry_after_s(ahead)
+            raise
 
-    def _recover(self, batch: list[Entry[_Waiting]]) -> None:
-        again = []
-        for entry in batch:
-            if entry.item.lost_once:
-                entry.item.resolve(
-                    UnavailableError("the worker died on this context twice; retry later")
-                )
-            else:
-                entry.item.lost_once = True
-                again.append(entry)
-        self._queue.put_back(again)
-        self._more.set()
+    def _load(self, n_entries: int, n_tokens: int) -> Load:
+        in_hand_s, n_free = self._crew.in_hand()
+        return Load(n_entries, n_tokens, in_hand_s, self._crew.n_responsive, n_free)
 
-    def _welcome(self, replica: Replica, loaded: Loaded) -> None:
-        replica.mark_ready()
-        self._ready.add(replica.index)
-        self._reason = None
-        first = self.loaded is None
-        self.loaded = loaded
-        self._update_state()
-        if first:
-            self._on_loaded(loaded)
+    async def _adopt(self, loaded: Loaded) -> None:
+        """Take over what a worker loaded: its tokenizer, and how fast it was."""
+        await self._tokenizer.adopt(loaded)
+        if self.admission.pace.known:
+            return
+        for n_chars, taken_ms in sorted(loaded.warm_up_ms.items()):
+            counted = await self._tokenizer.count(warm_up_text(n_chars))
+            self.admission.pace.observe(counted.n_tokens, taken_ms / 1000)
 
-    def _give_up(self, replica: Replica, lost: WorkerLostError) -> None:
-        self._given_up.add(replica.index)
-        self._update_state()
-        if self._state == "failed":
-            self._refuse(self._queue.clear())
-            if self.loaded is None and isinstance(lost.cause, ConfigError):
-                self._on_misconfigured(lost.cause)
-
-    def _refuse(self, entries: list[Entry[_Waiting]]) -> None:
-        for entry in entries:
-            entry.item.resolve(
-                UnavailableError("the backend lost its workers or shuts down; retry later")
-            )
-
-    def _update_state(self) -> None:
-        state: State = "loading"
-        if self._draining:
-            state = "draining"
-        elif self._ready:
-            state = "ready"
-        elif len(self._given_up) == len(self._replicas):
-            state = "failed"
-        if state != self._state:
-            self._state, self._since_s = state, time.monotonic()
-
-
-def backoff_s(failures: int) -> float:
-    """Return the pause before the next attempt, seconds; none before the first."""
-    return min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (failures - 1)) if failures > 0 else 0.0
+    def _watch(self) -> None:
+        watch = self._metrics.watch
+        watch("queue_size", "Requests that wait", lambda: len(self._queue))
+        watch("queue_tokens", "Tokens that wait", lambda: self._queue.n_tokens)
+        watch("requests_open", "Requests in hand", lambda: self._open)
+        watch("workers", "Workers there should be", lambda: len(self.specs))
+        watch("workers_ready", "Workers that can answer", lambda: self._crew.n_responsive)
+        watch("batch_token_budget", "Tokens a batch may have", lambda: self._crew.budget.tokens)
+        if self._cache is not None:
+            cache = self._cache
+            watch("cache_bytes", "Bytes of answers in memory", lambda: cache.n_bytes)

@@ -81,6 +81,7 @@ class Loaded:
     tokenizer_json : for tokenizing without the model; None = the worker tokenizes
     probe_ids : token ids of ``PROBE_TEXT``
     warm_up_ms : characters -> milliseconds for one context
+    revision : what identifies weights and settings, 16 hexadecimal digits; "" = unknown
     """
 
     condenser: str
@@ -91,6 +92,7 @@ class Loaded:
     tokenizer_json: str | None
     probe_ids: tuple[int, ...]
     warm_up_ms: Mapping[int, float]
+    revision: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +125,19 @@ class Answer:
     body : the bytes
     headers : what describes them over HTTP
     n_context_tokens, n_condensed_tokens : what they stand for
+    cacheable : whether the same request would be answered alike; False where the answer's quality
+        depended on the time that was left
     """
 
     body: bytes = field(repr=False)
     headers: Mapping[str, str]
     n_context_tokens: int
     n_condensed_tokens: int
+    cacheable: bool = True
 
 
 Outcome = Answer | NeuralCondenseError
+
+
+class BatchTooLargeError(Exception):
+    """A batch of several contexts did not fit into a worker's memory; smaller ones may."""

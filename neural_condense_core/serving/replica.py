@@ -11,6 +11,8 @@ Design decisions
 * The pipe on which the worker reports its start ends when the process does; an idle worker's
   death is thus known at once, without polling.
 * A call that runs cannot be cancelled; past its limit the process is killed.
+* Large bodies come in memory that the worker shares (``shared_bodies.py``); they are copied out in
+  a thread, before the worker is given its next batch.
 * How long loading takes nobody knows, a model may have to be fetched first; but every step of it is
   reported, and a process that reports nothing for ``LOAD_SILENCE_S`` is killed.
 """
@@ -32,6 +34,7 @@ from typing import TypeVar
 from neural_condense_core.errors import NeuralCondenseError
 from neural_condense_core.serving import worker
 from neural_condense_core.serving.jobs import Job, Loaded, Outcome, Progress, WorkerSpec
+from neural_condense_core.serving.shared_bodies import SharedBlock
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class Replica:
         self._pool: ProcessPoolExecutor | None = None
         self._process: BaseProcess | None = None
         self._reports: Connection | None = None
+        self._block: SharedBlock | None = None
         self._heard_s = 0.0
 
     async def load(self) -> Loaded:
@@ -130,7 +134,10 @@ class Replica:
             if not done:
                 log.error("worker %d has been silent for %.0f s; killing it", self.index, limit_s)
                 self.kill()
-            return await future
+            handover = await future
+            if not handover.places or self._block is None:
+                return handover.outcomes
+            return await asyncio.to_thread(self._block.empty, handover)
         except BrokenProcessPool:
             raise WorkerLostError(f"worker {self.index} died at work") from None
         finally:
@@ -154,6 +161,7 @@ class Replica:
             self.kill()
             await asyncio.wait({closing})
         self._detach()
+        self._close_block()
 
     def mark_ready(self) -> None:
         """Note that the warm-up was answered."""
@@ -179,8 +187,11 @@ class Replica:
     def _spawn(self) -> Future[Loaded]:
         context = multiprocessing.get_context("spawn")
         self._detach()
+        self._close_block()
         self._reports, theirs = context.Pipe(duplex=False)
-        self._pool = ProcessPoolExecutor(1, context, worker.initialize, (self.spec, theirs))
+        self._block = SharedBlock()
+        given = (self.spec, theirs, self._block)
+        self._pool = ProcessPoolExecutor(1, context, worker.initialize, given)
         self.alive = True
         others = set(multiprocessing.active_children())
         future = self._pool.submit(worker.warm_up)
@@ -212,6 +223,11 @@ class Replica:
             asyncio.get_running_loop().remove_reader(self._reports.fileno())
             self._reports.close()
             self._reports = None
+
+    def _close_block(self) -> None:
+        if self._block is not None:
+            self._block.close()
+            self._block = None
 
 
 @contextlib.contextmanager

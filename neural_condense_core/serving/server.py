@@ -16,13 +16,16 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import uvloop
 
 from neural_condense_core.constants import TIERS, TierConfig
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.serving.app import create_app
+from neural_condense_core.serving.cache import AnswerCache
 from neural_condense_core.serving.devices import (
     MAX_BATCH_TOKENS,
     Placement,
@@ -31,7 +34,11 @@ from neural_condense_core.serving.devices import (
     place,
 )
 from neural_condense_core.serving.engine import Engine
+from neural_condense_core.serving.hands import MakeHand
 from neural_condense_core.serving.jobs import Loaded, WorkerSpec
+from neural_condense_core.serving.logs import configure_logging
+from neural_condense_core.serving.metrics import Metrics
+from neural_condense_core.serving.replica import Replica
 from neural_condense_core.serving.settings import ServeSettings
 from neural_condense_core.wire.listening import bind, make_server
 
@@ -53,23 +60,18 @@ class Backend:
     def __init__(self, settings: ServeSettings, listener: socket.socket) -> None:
         self.settings = settings
         self.listener = listener
-        self.placement = _placement(settings)
+        self.placement = self.make_placement()
+        self.metrics = Metrics()
         self.misconfigured: ConfigError | None = None
         self._stopping: list[asyncio.Task[None]] = []
         self._start_s = time.monotonic()
 
     async def serve(self) -> None:
         """Serve until a signal, or a configuration that cannot work, ends it."""
-        self.engine = Engine(
-            worker_specs(self.settings, self.placement),
-            max_queued_tokens=self.settings.queued_tokens,
-            max_batch_tokens=self.settings.max_batch_tokens
-            or MAX_BATCH_TOKENS[self.placement.accelerator],
-            timeout_s=self.settings.timeout_s,
-            on_loaded=self._announce_ready,
-            on_misconfigured=self._stop_misconfigured,
+        self.engine = self.make_engine()
+        self.server = make_server(
+            create_app(self.engine, self.settings, self.metrics), behind_proxy=False
         )
-        self.server = make_server(create_app(self.engine, self.settings))
         self._announce_start()
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
@@ -79,6 +81,37 @@ class Backend:
         finally:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
+
+    def make_engine(self) -> Engine:
+        """Return the engine behind the routes, with workers on this machine."""
+        return Engine(
+            worker_specs(self.settings, self.placement),
+            max_queued_tokens=self.settings.queued_tokens,
+            max_batch_tokens=self.settings.max_batch_tokens
+            or MAX_BATCH_TOKENS[self.placement.accelerator],
+            timeout_s=self.settings.timeout_s,
+            hang_timeout_s=self.settings.hang_timeout_s,
+            cache=self.make_cache(),
+            metrics=self.metrics,
+            on_loaded=self._announce_ready,
+            on_misconfigured=self._stop_misconfigured,
+            make_hand=self.make_hands(),
+        )
+
+    def make_placement(self) -> Placement:
+        """Return where the workers run."""
+        return _placement(self.settings)
+
+    def make_hands(self) -> MakeHand:
+        """Return what makes the workers: processes on this machine."""
+        return Replica
+
+    def make_cache(self) -> AnswerCache | None:
+        """Return the cache of answers that the settings ask for."""
+        folder = self.settings.cache_dir
+        if not self.settings.cache_mb and folder is None:
+            return None
+        return AnswerCache(self.settings.cache_mb << 20, None if folder is None else Path(folder))
 
     def _on_signal(self) -> None:
         patience_s = 0.0 if self._stopping else DRAIN_TIMEOUT_S
@@ -120,18 +153,33 @@ class Backend:
 
 
 def run(settings: ServeSettings) -> None:
+    """Serve with workers on this machine until stopped."""
+    serve_until_stopped(settings, lambda listener: Backend(settings, listener))
+
+
+def serve_until_stopped(
+    settings: ServeSettings, make_backend: Callable[[socket.socket], Backend]
+) -> None:
     """Serve until stopped.
+
+    Parameters
+    ----------
+    settings : the flags
+    make_backend : given the bound socket
 
     Raises
     ------
     ConfigError
         The port is taken, devices are missing, or the condenser cannot be loaded as configured.
     """
-    _configure_logging(settings.logging_level)
+    configure_logging(settings.logging_level, settings.log_format)
     with bind(settings.host, settings.port) as listener:
-        backend = Backend(settings, listener)
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(backend.serve())
+        backend = make_backend(listener)
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(backend.serve())
     if backend.misconfigured is not None:
         raise ConfigError(backend.misconfigured.message, backend.misconfigured.detail)
 
@@ -191,13 +239,3 @@ def _placement(settings: ServeSettings) -> Placement:
         n_gpus=0 if settings.accelerator == "cpu" else count_gpus(),
         n_cores=count_cores(),
     )
-
-
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
-    logging.getLogger("neural_condense_core").setLevel(level.upper())

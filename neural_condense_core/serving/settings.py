@@ -19,18 +19,21 @@ from neural_condense_core.serving.devices import ACCELERATORS
 
 REPLIES = ("object", "list")
 DTYPES = ("auto", "float32", "bfloat16")
+LOG_FORMATS = ("text", "json")
 LOGGING_LEVELS = ("debug", "info", "warning", "error")
 
 LIVE_PATH = "/health/live"
 READY_PATH = "/health/ready"
 INFO_PATH = "/info"
+METRICS_PATH = "/metrics"
 DOCS_PATH = "/docs"
 OPENAPI_PATH = "/openapi.json"
-OWN_PATHS = (LIVE_PATH, READY_PATH, INFO_PATH, DOCS_PATH, OPENAPI_PATH)
+OWN_PATHS = (LIVE_PATH, READY_PATH, INFO_PATH, METRICS_PATH, DOCS_PATH, OPENAPI_PATH)
 """Every route but the condensing one."""
 
 DEFAULT_RATIO = 4.0
 DEFAULT_QUEUED_TOKENS = 65_536
+DEFAULT_CACHE_MB = 64
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
@@ -58,9 +61,14 @@ class ServeSettings:
     max_queued_tokens : most tokens that wait at once; None = the larger of
         ``DEFAULT_QUEUED_TOKENS`` and the longest context
     timeout_s : seconds from a request's arrival to its answer
+    hang_timeout_s : seconds after which a worker that is silent is killed; None = twice the time
+        limit, at least a minute
+    cache_mb : megabytes of answers that are kept in memory; 0 = none
+    cache_dir : folder where answers are kept on disk too; None = nowhere
     api_path : path of the condensing endpoint
     reply : one of ``REPLIES``; shape of a JSON reply when the request names none
     logging_level : one of ``LOGGING_LEVELS``
+    log_format : one of ``LOG_FORMATS``
     """
 
     condenser: str
@@ -79,9 +87,13 @@ class ServeSettings:
     max_context_tokens: int = 16_384
     max_queued_tokens: int | None = None
     timeout_s: float = 60.0
+    hang_timeout_s: float | None = None
+    cache_mb: int = DEFAULT_CACHE_MB
+    cache_dir: str | None = None
     api_path: str = "/condense"
     reply: str = "object"
     logging_level: str = "info"
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -123,6 +135,7 @@ class ServeSettings:
             "dtype": DTYPES,
             "reply": REPLIES,
             "logging_level": LOGGING_LEVELS,
+            "log_format": LOG_FORMATS,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -138,6 +151,7 @@ class ServeSettings:
             "max_batch_tokens": 1,
             "max_context_tokens": 1,
             "max_queued_tokens": 1,
+            "cache_mb": 0,
         }
         for name, low in least.items():
             value = getattr(self, name)
@@ -145,5 +159,11 @@ class ServeSettings:
                 raise ConfigError(f"--{name} must be at least {low}, got {value}")
         if not 0 < self.timeout_s < float("inf"):
             raise ConfigError(f"--timeout must be above 0 seconds, got {self.timeout_s}")
+        hang_s = self.hang_timeout_s
+        if hang_s is not None and not self.timeout_s <= hang_s < float("inf"):
+            raise ConfigError(
+                "--hang_timeout must be at least --timeout, or a worker would be killed while its "
+                f"answer is waited for: {hang_s} < {self.timeout_s:g}"
+            )
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")

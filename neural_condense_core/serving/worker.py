@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -47,16 +47,20 @@ from neural_condense_core.errors import (
     RequestError,
     type_and_frames,
 )
+from neural_condense_core.serving import memory
 from neural_condense_core.serving.jobs import (
     PROBE_TEXT,
     Answer,
+    BatchTooLargeError,
     Job,
     Loaded,
     Outcome,
     Progress,
     WorkerSpec,
 )
+from neural_condense_core.serving.revision import revision_of
 from neural_condense_core.serving.settings import DEFAULT_RATIO
+from neural_condense_core.serving.shared_bodies import Handover, SharedBlock
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.codec import JSON, encode, reply_headers
 
@@ -82,12 +86,18 @@ class Worker:
     condenser : the loaded condenser
     ratio : compression ratio of jobs that name none
     max_context_tokens : longest context, tokens
+    revision : what identifies weights and settings; "" = unknown
     """
 
-    def __init__(self, condenser: Condenser, ratio: float, max_context_tokens: int) -> None:
+    def __init__(
+        self, condenser: Condenser, ratio: float, max_context_tokens: int, revision: str = ""
+    ) -> None:
         self.condenser = condenser
         self.ratio = ratio
         self.max_context_tokens = max_context_tokens
+        self.revision = revision
+        # What is hurried is as good as there was time for; another time it may be better.
+        self._is_repeatable = bool(revision) and not isinstance(condenser, HurriedCondenser)
 
     def answer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Answer a batch: one outcome a job, in order."""
@@ -108,8 +118,25 @@ class Worker:
             due_s = begun_s + min((each for each in allowed if each is not None), default=math.inf)
             results = self._condense([ids for _, ids in members], ratio, due_s)
             for (index, _), result in zip(members, results, strict=True):
-                outcomes[index] = write(jobs[index], result)
+                outcomes[index] = self.write(jobs[index], result)
         return [outcomes[index] for index in range(len(jobs))]
+
+    def write(self, job: Job, result: CondensedTokens | NeuralCondenseError) -> Outcome:
+        """Return a job's reply in the format that it asks for."""
+        if isinstance(result, NeuralCondenseError):
+            return result
+        try:
+            body = encode(result, job.reply)
+            headers = reply_headers(result, job.reply, body, revision=self.revision)
+        except Exception as error:  # noqa: BLE001 - a job fails alone, whatever it raised
+            return as_error(error)
+        return Answer(
+            body=body,
+            headers=headers,
+            n_context_tokens=result.n_context_tokens,
+            n_condensed_tokens=result.n_condensed_tokens,
+            cacheable=self._is_repeatable,
+        )
 
     def _ids(self, job: Job) -> list[int]:
         context = job.context
@@ -125,8 +152,13 @@ class Worker:
         try:
             return list(self._checked(contexts, ratio, due_s))
         except Exception as error:  # noqa: BLE001 - user code: whatever it raises is an outcome
+            is_too_large = memory.ran_out(error)
             if len(contexts) == 1:
                 return [as_error(error)]
+        if is_too_large:
+            # The front makes smaller batches from now on, and does this one again.
+            memory.release()
+            raise BatchTooLargeError
         return [result for ids in contexts for result in self._condense([ids], ratio, due_s)]
 
     def _checked(
@@ -143,6 +175,11 @@ class Worker:
         return results
 
 
+def warm_up_text(n_chars: int) -> str:
+    """Return a text of that many characters."""
+    return (WARM_UP_TEXT * (n_chars // len(WARM_UP_TEXT) + 1))[:n_chars]
+
+
 def check_length(n_context_tokens: int, max_context_tokens: int) -> None:
     """Refuse a context above the limit.
 
@@ -157,22 +194,6 @@ def check_length(n_context_tokens: int, max_context_tokens: int) -> None:
             "served; split it",
             {"n_context_tokens": n_context_tokens, "max_context_tokens": max_context_tokens},
         )
-
-
-def write(job: Job, result: CondensedTokens | NeuralCondenseError) -> Outcome:
-    """Return a job's reply in the format that it asks for."""
-    if isinstance(result, NeuralCondenseError):
-        return result
-    try:
-        body = encode(result, job.reply)
-    except Exception as error:  # noqa: BLE001 - a job fails alone, whatever it raised
-        return as_error(error)
-    return Answer(
-        body=body,
-        headers=reply_headers(result, job.reply),
-        n_context_tokens=result.n_context_tokens,
-        n_condensed_tokens=result.n_condensed_tokens,
-    )
 
 
 def as_error(error: Exception) -> NeuralCondenseError:
@@ -260,16 +281,19 @@ def default_ratio(condenser: Condenser, asked: float | None) -> float:
 
 # What the functions below work on: a pool's functions share nothing but their module.
 _loaded: list[tuple[WorkerSpec, Worker, Connection]] = []
+_blocks: list[SharedBlock] = []
 
 
-def initialize(spec: WorkerSpec, reports: Connection) -> None:
+def initialize(spec: WorkerSpec, reports: Connection, block: SharedBlock) -> None:
     """Load the condenser: the pool's initializer.
 
     Parameters
     ----------
     spec : what to load
     reports : takes a ``Progress`` at every step; open as long as the process lives
+    block : takes large bodies
     """
+    _blocks.append(block)
     _ignore_signals()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(spec.threads)
@@ -278,8 +302,7 @@ def initialize(spec: WorkerSpec, reports: Connection) -> None:
     try:
         find(spec)
         reports.send(Progress(pid, "load", 0.3))
-        condenser = load(spec)
-        worker = Worker(condenser, default_ratio(condenser, spec.ratio), spec.max_context_tokens)
+        worker = build(spec)
     except Exception as error:  # noqa: BLE001 - user code: whatever it raises is reported
         reports.send(Progress(pid, "load", 0.3, _load_error(error)))
         # Left here and not raised: the pool would print the traceback of a mere typing error.
@@ -290,12 +313,31 @@ def initialize(spec: WorkerSpec, reports: Connection) -> None:
 def warm_up() -> Loaded:
     """Answer contexts of the lengths to expect, and say what is served; raise what went wrong."""
     spec, worker, reports = _loaded[0]
+    return describe(spec, worker, reports.send)
+
+
+def build(spec: WorkerSpec) -> Worker:
+    """Load the condenser that a specification names, ready for jobs."""
+    condenser = load(spec)
+    ratio = default_ratio(condenser, spec.ratio)
+    revision = revision_of(spec, condenser, find(spec)[1], ratio)
+    return Worker(condenser, ratio, spec.max_context_tokens, revision)
+
+
+def describe(spec: WorkerSpec, worker: Worker, report: Callable[[Progress], None]) -> Loaded:
+    """Answer contexts of the lengths to expect, and say what is served; raise what went wrong.
+
+    Parameters
+    ----------
+    spec : what was loaded
+    worker : what it was loaded into
+    report : takes a ``Progress`` before every length
+    """
     taken_ms: dict[int, float] = {}
     for step, n_chars in enumerate(spec.warm_up_chars):
         done = 0.8 + 0.2 * step / len(spec.warm_up_chars)
-        reports.send(Progress(os.getpid(), "warm-up", done))
-        text = (WARM_UP_TEXT * (n_chars // len(WARM_UP_TEXT) + 1))[:n_chars]
-        job = Job(text, JSON, remaining_s=WARM_UP_LIMIT_S)
+        report(Progress(os.getpid(), "warm-up", done))
+        job = Job(warm_up_text(n_chars), JSON, remaining_s=WARM_UP_LIMIT_S)
         for _ in range(WARM_UP_RUNS):
             start_s = time.perf_counter()
             (outcome,) = worker.answer([job])
@@ -303,7 +345,7 @@ def warm_up() -> Loaded:
         if isinstance(outcome, ContextTooLongError):
             del taken_ms[n_chars]
         elif isinstance(outcome, NeuralCondenseError):
-            reports.send(Progress(os.getpid(), "warm-up", done, outcome))
+            report(Progress(os.getpid(), "warm-up", done, outcome))
             raise outcome
     condenser = worker.condenser
     return Loaded(
@@ -315,12 +357,13 @@ def warm_up() -> Loaded:
         tokenizer_json=condenser.tokenizer_json(),
         probe_ids=tuple(condenser.tokenize(PROBE_TEXT)),
         warm_up_ms=taken_ms,
+        revision=worker.revision,
     )
 
 
-def run_batch(jobs: Sequence[Job]) -> list[Outcome]:
-    """Answer a batch: one outcome a job, in order."""
-    return _loaded[0][1].answer(jobs)
+def run_batch(jobs: Sequence[Job]) -> Handover:
+    """Answer a batch: one outcome a job, in order, with large bodies in the shared block."""
+    return _blocks[0].fill(_loaded[0][1].answer(jobs))
 
 
 def _load_error(error: Exception) -> NeuralCondenseError:

@@ -45,6 +45,18 @@ class Trouble(EchoCondenser):
         return super().condense(contexts, ratio)
 
 
+class Cramped(Trouble):
+    """Has memory for so many tokens at once, and fails as torch's allocator does."""
+
+    MAX_TOKENS = 40
+
+    def condense(self, contexts, ratio, *, queries=None):
+        if sum(map(len, contexts)) > self.MAX_TOKENS:
+            record(out_of_memory=len(contexts))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return super().condense(contexts, ratio)
+
+
 class Recorder(Trouble):
     """Trouble that records what it was loaded with."""
 

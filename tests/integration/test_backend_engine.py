@@ -1,10 +1,8 @@
 """The engine with real worker processes."""
 
 import asyncio
-import json
 import os
 import signal
-import sys
 import time
 
 import orjson
@@ -20,30 +18,13 @@ from neural_condense_core.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from neural_condense_core.serving import engine as engine_module
+from neural_condense_core.serving import crew as crew_module
 from neural_condense_core.serving import replica as replica_module
-from neural_condense_core.serving.engine import Engine, backoff_s
+from neural_condense_core.serving.crew import backoff_s
+from neural_condense_core.serving.engine import Engine
 from neural_condense_core.wire.codec import JSON
 
-
-@pytest.fixture(autouse=True)
-def _surroundings(monkeypatch, tmp_path):
-    # A spawned process imports its parent's main module first: pytest, which takes a while.
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
-    monkeypatch.setenv("TROUBLE_LOG", str(tmp_path / "log"))
-    monkeypatch.setattr(engine_module, "BACKOFF_S", 0.05)
-
-
-@pytest.fixture
-def batches(tmp_path):
-    def read():
-        path = tmp_path / "log"
-        lines = path.read_text().splitlines() if path.exists() else []
-        found = [entry for entry in map(json.loads, lines) if "batch" in entry]
-        return [entry for entry in found if len(entry["batch"][0]) != 16]  # not the warm-up's
-
-    return read
+pytestmark = pytest.mark.usefixtures("engine_surroundings")
 
 
 def test_answers_reach_their_askers_in_every_order():
@@ -386,5 +367,5 @@ def test_threads_of_a_worker_are_set_before_anything_loads(batches):
 
 
 def test_the_pause_before_a_replacement_doubles_to_a_bound(monkeypatch):
-    monkeypatch.setattr(engine_module, "BACKOFF_S", 0.5)
+    monkeypatch.setattr(crew_module, "BACKOFF_S", 0.5)
     assert [backoff_s(n) for n in (0, 1, 2, 3, 9)] == [0.0, 0.5, 1.0, 2.0, 10.0]

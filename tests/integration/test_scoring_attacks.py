@@ -20,7 +20,8 @@ from neural_condense_core.scoring.texts import open_texts
 from neural_condense_core.wire.scoring import ReplyRef, ScoreRequest
 
 log = logging.getLogger(__name__)
-pytestmark = pytest.mark.slow
+# Each case judges real replies by the real model, and a machine may have other work.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 N = 4
 STYLE = "Answer with one name or number. The answer is short. Yes. No. 42. " * 4

@@ -24,6 +24,7 @@ from subnet_fakes import (
     roster,
 )
 
+from neural_condense_core.api_keys import ApiUsers
 from neural_condense_core.client.organic import AsyncOrganicClient, OrganicClient, Signer
 from neural_condense_core.errors import (
     BackendError,
@@ -34,10 +35,9 @@ from neural_condense_core.errors import (
 )
 from neural_condense_core.ratelimit import RateLimiter
 from neural_condense_core.records import Records
+from neural_condense_core.records.explaining import explain
 from neural_condense_core.validator import gate
-from neural_condense_core.validator.explaining import explain
 from neural_condense_core.validator.gate import GateParts, create_app
-from neural_condense_core.validator.keys import ApiUsers
 from neural_condense_core.validator.organic import Board, OrganicService
 from neural_condense_core.validator.sampling import SamplePool
 from neural_condense_core.wire.listening import bind, make_server

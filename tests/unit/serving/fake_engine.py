@@ -25,6 +25,7 @@ class FakeEngine:
         self.loaded = LOADED
         self.readiness_now = Readiness("ready", 2, "ready", 1.0, 5.0, None)
         self.asked = []
+        self.cache = None
         self.cancelled = 0
 
     def readiness(self):
@@ -35,8 +36,10 @@ class FakeEngine:
             raise UnavailableError("not now")
         return self.loaded
 
-    async def condense(self, context, reply, **asked):
+    async def condense(self, context, reply, *, timings=None, **asked):
         self.asked.append(asked)
+        self.timings = timings
+        timings.cache = self.cache
         if self.error:
             raise self.error
         try:
@@ -49,11 +52,13 @@ class FakeEngine:
         ])
         if isinstance(outcome, NeuralCondenseError):
             raise outcome
+        timings.n_tokens = outcome.n_context_tokens
+        timings.queue_s, timings.inference_s = 0.25, 0.5
         return outcome
 
 
-def ask(engine, method="POST", path="/condense", *, settings=None, **kwargs):
-    application = create_app(engine, settings or ServeSettings("echo"))
+def ask(engine, method="POST", path="/condense", *, settings=None, metrics=None, **kwargs):
+    application = create_app(engine, settings or ServeSettings("echo"), metrics)
 
     async def go():
         transport = httpx.ASGITransport(application, raise_app_exceptions=False)

@@ -13,7 +13,7 @@ from neural_condense_core.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from neural_condense_core.serving import app as app_module
+from neural_condense_core.serving import condense_route
 from neural_condense_core.serving.app import create_app
 from neural_condense_core.serving.engine import Readiness
 from neural_condense_core.serving.settings import OWN_PATHS, ServeSettings
@@ -163,7 +163,7 @@ def test_406_lists_what_is_offered(engine):
 def test_a_body_above_the_cap_is_413_whether_it_says_its_length_or_not(
     engine, monkeypatch, chunked
 ):
-    monkeypatch.setattr(app_module, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(condense_route, "MAX_BODY_BYTES", 1000)
     fits = b'{"context": "' + b"a" * 985 + b'"}'
     assert len(fits) == 1000
 
@@ -224,7 +224,10 @@ def test_every_route_but_the_condensing_one_is_an_own_path(engine):
 def test_health(engine):
     assert ask(engine, "GET", "/health/live").json() == {"state": "live"}
     reply = ask(engine, "GET", "/health/ready")
-    assert (reply.status_code, reply.json()) == (200, {"state": "ready", "workers": 2})
+    assert (reply.status_code, reply.json()) == (
+        200,
+        {"state": "ready", "workers": 2, "total": 1, "reason": None},
+    )
     engine.readiness_now = Readiness("loading", 0, "load", 0.3, 1.25, None)
     reply = ask(engine, "GET", "/health/ready")
     assert reply.status_code == 503
@@ -234,6 +237,8 @@ def test_health(engine):
         "done": 0.3,
         "elapsed_s": 1.25,
         "reason": None,
+        "workers": 0,
+        "total": 1,
     }
     assert reply.headers["retry-after"] == "1"
 
@@ -248,6 +253,7 @@ def test_info(engine):
         "hidden_size": 64,
         "ratios": [2, 4],
         "default_ratio": 4.0,
+        "model_revision": None,
         "api_path": "/condense",
         "limits": {"max_body_bytes": 4_000_000, "max_context_tokens": 100, "timeout_s": 5.0},
     }
@@ -273,8 +279,8 @@ def test_no_context_in_logs(engine, caplog):
     ask(engine, json={"context": PRIVATE})
     engine.error = OverloadedError("full")
     ask(engine, json={"context": PRIVATE})
-    assert "200, 23 tokens to 6" in caplog.text
-    assert "429 overloaded" in caplog.text
+    assert "200 6 condensed, 23 tokens in" in caplog.text
+    assert "429 overloaded, 0 tokens in" in caplog.text
     assert PRIVATE not in caplog.text
 
 

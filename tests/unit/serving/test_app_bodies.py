@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fake_engine import PRIVATE, ask, error_of
 
-from neural_condense_core.serving import app as app_module
+from neural_condense_core.serving import condense_route
 from neural_condense_core.serving.app import create_app
 from neural_condense_core.serving.engine import Engine, Readiness
 from neural_condense_core.serving.jobs import Loaded, WorkerSpec
@@ -34,8 +34,8 @@ def test_no_body_is_read_while_nobody_can_answer(engine, state):
 
 
 def test_only_so_many_bodies_are_in_hand_and_each_gives_its_place_back(engine, monkeypatch):
-    assert app_module.MAX_BODIES == 64
-    monkeypatch.setattr(app_module, "MAX_BODIES", 2)
+    assert condense_route.MAX_BODIES == 64
+    monkeypatch.setattr(condense_route, "MAX_BODIES", 2)
     application = create_app(engine, ServeSettings("echo"))
 
     async def go():
@@ -66,7 +66,7 @@ def test_only_so_many_bodies_are_in_hand_and_each_gives_its_place_back(engine, m
 
 
 def test_a_body_that_has_been_read_makes_room_while_its_context_waits(engine, monkeypatch):
-    monkeypatch.setattr(app_module, "MAX_BODIES", 1)
+    monkeypatch.setattr(condense_route, "MAX_BODIES", 1)
     asked, go_on, answer = asyncio.Event(), asyncio.Event(), engine.condense
 
     async def condense(*args, **kwargs):
@@ -94,7 +94,7 @@ def test_a_body_that_has_been_read_makes_room_while_its_context_waits(engine, mo
 class QuotingTokenizer(FrontTokenizer):
     """Fails as libraries do: with the text in its message."""
 
-    async def count(self, context):
+    def count_now(self, context):
         raise ValueError(f"cannot tokenize {context!r}")
 
 
@@ -102,8 +102,8 @@ def ready_engine():
     spec = WorkerSpec("echo", None, None, None, "auto", "cpu", 1, 100, (16,))
     engine = Engine([spec], max_queued_tokens=100, max_batch_tokens=100, timeout_s=30.0)
     engine._tokenizer = QuotingTokenizer()
-    engine._state = "ready"
-    engine.loaded = Loaded("echo", "toy", 64, None, 4.0, None, (), {})
+    engine._crew._state = "ready"
+    engine._crew.loaded = Loaded("echo", "toy", 64, None, 4.0, None, (), {})
     return engine
 
 
@@ -120,5 +120,5 @@ def test_what_the_front_did_not_foresee_is_500_and_its_message_stays_out_of_the_
     reply = asyncio.run(go())
     assert (reply.status_code, error_of(reply)["code"]) == (500, "internal")
     assert "ValueError (its message is withheld)" in caplog.text
-    assert "in count" in caplog.text
+    assert "in count_now" in caplog.text
     assert PRIVATE not in caplog.text

@@ -3,7 +3,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neural_condense_core.errors import OverloadedError
-from neural_condense_core.serving.batching import MAX_PADDING, WINDOW, Entry, TokenQueue, fits
+from neural_condense_core.serving.batching import (
+    MAX_PADDING,
+    WINDOW,
+    Batch,
+    Entry,
+    TokenQueue,
+)
 
 
 def queue_of(*lengths, max_batch_tokens=1000, **kwargs):
@@ -34,8 +40,13 @@ def test_empty_queue_gives_an_empty_batch():
         ([100], 60, 1000, True),
     ],
 )
-def test_fits(lengths, n_tokens, budget, expected):
-    assert fits(lengths, n_tokens, budget) is expected
+def test_who_may_join_a_batch(lengths, n_tokens, budget, expected):
+    first, *rest = [Entry(None, length, 1.0) for length in lengths]
+    batch = Batch(first, budget)
+    assert all(batch.join(entry) for entry in rest)
+    assert batch.join(Entry(None, n_tokens, 1.0)) is expected
+    assert len(batch.entries) == len(lengths) + expected
+    assert batch.n_padded_tokens == len(batch.entries) * max(lengths + [n_tokens] * expected)
 
 
 def test_batch_is_padded_within_its_budget():
@@ -99,7 +110,11 @@ def test_bound_is_in_tokens():
     queue.put(Entry("a", 60, 1.0))
     with pytest.raises(OverloadedError) as caught:
         queue.put(Entry("b", 41, 1.0))
-    assert caught.value.detail == {"queued_tokens": 60, "max_queued_tokens": 100}
+    assert caught.value.detail == {
+        "reason": "queued_tokens",
+        "queued_tokens": 60,
+        "max_queued_tokens": 100,
+    }
     queue.put(Entry("c", 40, 1.0))
     assert queue.n_tokens == 100
 
@@ -113,6 +128,29 @@ def test_what_is_put_back_goes_alone_and_past_the_bound():
     queue.put_back([*lost, given_up])
     assert queue.n_tokens == 40
     assert [items(queue.take(0.0)) for _ in range(4)] == [["a"], ["b"], ["new"], []]
+
+
+def test_discarding_says_whether_the_entry_waited():
+    queue = TokenQueue(1000, 1000)
+    first, second = Entry("a", 10, 1.0), Entry("b", 10, 9.0)
+    queue.put(first)
+    queue.put(second)
+    assert queue.discard(second)
+    assert not queue.discard(second)
+    assert queue.take(0.0) == [first]
+    assert not queue.discard(first)
+
+
+def test_what_is_ahead_follows_the_deadlines():
+    queue = TokenQueue(1000, 1000)
+    assert queue.ahead_of(1.0) == (0, 0)
+    assert queue.last_deadline_s() is None
+    for n_tokens, deadline_s in [(1, 5.0), (10, 3.0), (100, 9.0)]:
+        queue.put(Entry(None, n_tokens, deadline_s))
+    assert [queue.ahead_of(deadline_s) for deadline_s in (2.0, 3.0, 6.0, 9.0, 99.0)] == [
+        (0, 0), (1, 10), (2, 11), (3, 111), (3, 111),
+    ]  # fmt: skip
+    assert queue.last_deadline_s() == 9.0
 
 
 def test_clear_empties_the_queue():

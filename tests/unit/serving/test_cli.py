@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.serving import cli, server
-from neural_condense_core.serving.app import MAX_BODIES
+from neural_condense_core.serving.condense_route import MAX_BODIES
 from neural_condense_core.serving.devices import ACCELERATORS, MAX_BATCH_TOKENS
 from neural_condense_core.serving.engine import MIN_HANG_S
 from neural_condense_core.serving.replica import LOAD_SILENCE_S
@@ -16,6 +16,7 @@ from neural_condense_core.serving.settings import (
     DEFAULT_QUEUED_TOKENS,
     DEFAULT_RATIO,
     DTYPES,
+    LOG_FORMATS,
     LOGGING_LEVELS,
     REPLIES,
     ServeSettings,
@@ -58,6 +59,10 @@ FLAGS = [
     ("dtype", "float32", "dtype", "float32"),
     ("accelerator", "cpu", "accelerator", "cpu"),
     ("logging_level", "debug", "logging_level", "debug"),
+    ("log_format", "json", "log_format", "json"),
+    ("hang_timeout", "90", "hang_timeout_s", 90.0),
+    ("cache_mb", "8", "cache_mb", 8),
+    ("cache_dir", "kept", "cache_dir", "kept"),
 ]
 
 
@@ -130,6 +135,8 @@ BY_CIRCUMSTANCES = {
     "refine_steps": "none",
     "refine_ms": "none",
     "devices": cli.AUTO_DEVICES,
+    "hang_timeout": f"twice `--timeout`, at least {MIN_HANG_S:g}",
+    "cache_dir": "none",
     "max_batch_tokens": f"{MAX_BATCH_TOKENS['cpu']} on CPU, {MAX_BATCH_TOKENS['cuda']} on GPU",
     "max_queued_tokens": f"{DEFAULT_QUEUED_TOKENS}, at least the longest context",
 }
@@ -153,7 +160,7 @@ def test_the_reference_has_the_flags_and_defaults_of_the_code():
         value = ServeSettings.__dataclass_fields__[field].default
         number = f"{value:g}" if isinstance(value, float) else str(value)
         expected[flag] = BY_CIRCUMSTANCES[flag] if value is None else number
-    expected["condenser"] = BY_CIRCUMSTANCES["condenser"]
+    expected |= {"condenser": BY_CIRCUMSTANCES["condenser"], "engine": "local"}
     assert {flag: default for flag, (default, _) in reference_flags().items()} == expected
 
 
@@ -164,6 +171,7 @@ def test_the_reference_has_the_flags_and_defaults_of_the_code():
         ("dtype", DTYPES),
         ("reply", REPLIES),
         ("logging_level", LOGGING_LEVELS),
+        ("log_format", LOG_FORMATS),
     ],
 )
 def test_help_and_reference_name_every_choice(flag, choices):

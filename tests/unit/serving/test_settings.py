@@ -24,6 +24,11 @@ def test_the_longest_context_always_fits_the_default_queue():
         ({"reply": "matrix"}, "--reply"),
         ({"dtype": "int8"}, "--dtype"),
         ({"logging_level": "loud"}, "--logging_level"),
+        ({"log_format": "xml"}, "--log_format"),
+        ({"cache_mb": -1}, "--cache_mb"),
+        ({"hang_timeout_s": 59.0}, "--hang_timeout"),
+        ({"hang_timeout_s": math.nan}, "--hang_timeout"),
+        ({"hang_timeout_s": math.inf}, "--hang_timeout"),
         ({"devices": 0}, "--devices"),
         ({"workers_per_device": 0}, "--workers_per_device"),
         ({"ratio": 0.5}, "--ratio"),
@@ -44,6 +49,7 @@ def test_the_longest_context_always_fits_the_default_queue():
         ({"api_path": "/"}, "--api_path"),
         ({"api_path": "/{x}"}, "--api_path"),
         ({"api_path": "/info"}, "--api_path"),
+        ({"api_path": "/metrics"}, "--api_path"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_flag(change, said):

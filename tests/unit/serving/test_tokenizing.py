@@ -68,9 +68,24 @@ def test_how_many_tokenize_at_once_is_bounded(monkeypatch):
         first = asyncio.create_task(front.count("a " * 10_000))
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError):
-            await front.count("a")
+            await front.count("a " * 10_000)
+        assert (await front.count("a")).n_tokens == 1, "what is short takes no thread"
         assert (await first).n_tokens == 10_000
-        assert (await front.count("a")).n_tokens == 1
+        assert (await front.count("a " * 1000)).n_tokens == 1000
+        front.close()
+
+    asyncio.run(go())
+
+
+def test_what_is_short_is_counted_at_once_and_as_in_a_thread():
+    async def go():
+        front = FrontTokenizer()
+        assert front.count_now("x" * 10_000).n_tokens == 10_000, "text needs no thread"
+        await front.adopt(loaded(words().to_str()))
+        text = "a b " * (tokenizing.INLINE_CHARS // 4)
+        assert front.count_now(text + "a") is None
+        here, there = front.count_now(text), await front.count(text + "a")
+        assert here.context.tolist() == there.context.tolist()[:-1]
         front.close()
 
     asyncio.run(go())

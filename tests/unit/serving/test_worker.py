@@ -15,11 +15,13 @@ from neural_condense_core.errors import (
     NeuralCondenseError,
     RequestError,
 )
-from neural_condense_core.serving import worker
+from neural_condense_core.serving import shared_bodies, worker
 from neural_condense_core.serving.jobs import Answer, Job, WorkerSpec
+from neural_condense_core.serving.shared_bodies import SharedBlock
 from neural_condense_core.serving.worker import Worker, as_error, default_ratio, load
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.codec import JSON, NPY, SAFETENSORS, negotiate
+from neural_condense_core.wire.digest import content_digest
 
 SPEC = WorkerSpec("echo", None, None, None, "auto", "cpu", 1, 100, (16, 64))
 
@@ -203,7 +205,8 @@ class _Pipe:
 @pytest.fixture
 def loaded(monkeypatch):
     pipe = _Pipe()
-    monkeypatch.setattr(worker, "_loaded", [(SPEC, Worker(EchoCondenser(), 4.0, 32), pipe)])
+    served = Worker(EchoCondenser(), 4.0, 32, "0123456789abcdef")
+    monkeypatch.setattr(worker, "_loaded", [(SPEC, served, pipe)])
     return pipe
 
 
@@ -212,6 +215,7 @@ def test_warm_up_measures_each_length_that_is_served(loaded):
     assert set(found.warm_up_ms) == {16}
     assert found.warm_up_ms[16] > 0
     assert (found.condenser, found.hidden_size, found.ratio) == ("echo", 64, 4.0)
+    assert found.revision == "0123456789abcdef"
     assert bytes(found.probe_ids).decode() == worker.PROBE_TEXT
     assert [(p.stage, round(p.done, 3)) for p in loaded.sent] == [
         ("warm-up", 0.8),
@@ -229,9 +233,16 @@ def test_a_warm_up_that_fails_is_reported(monkeypatch):
     assert pipe.sent[-1].error is not None
 
 
-def test_run_batch_uses_what_was_loaded(loaded):
-    (outcome,) = worker.run_batch(jobs("abcd"))
-    assert outcome.n_condensed_tokens == 1
+def test_run_batch_uses_what_was_loaded_and_puts_large_bodies_aside(loaded, monkeypatch):
+    block = SharedBlock()
+    monkeypatch.setattr(worker, "_blocks", [block])
+    monkeypatch.setattr(shared_bodies, "SHARED_FROM_BYTES", 600)
+    handover = worker.run_batch(jobs("abcd", "a" * 32, "efgh"))
+    assert [outcome.n_condensed_tokens for outcome in handover.outcomes] == [1, 8, 1]
+    assert [index for index, _, _ in handover.places] == [1]
+    outcomes = block.empty(handover)
+    assert orjson.loads(outcomes[1].body)["n_context_tokens"] == 32
+    block.close()
 
 
 def test_unknown_load_errors_keep_their_reason(caplog, capsys):
@@ -251,6 +262,22 @@ class Hurried(EchoCondenser, HurriedCondenser):
     def condense_within(self, contexts, ratio, remaining_s):
         self.given.append((len(contexts), remaining_s))
         return self.condense(contexts, ratio)
+
+
+def test_a_reply_says_which_weights_made_it_and_what_its_bytes_are():
+    (outcome,) = Worker(EchoCondenser(), 4.0, 100, "0123456789abcdef").answer(jobs("abcd"))
+    assert outcome.headers["X-Condense-Model-Revision"] == "0123456789abcdef"
+    assert outcome.headers["Content-Digest"] == content_digest(outcome.body)
+
+
+@pytest.mark.parametrize(
+    ("condenser", "revision", "cacheable"),
+    [("plain", "0123456789abcdef", True), ("plain", "", False), ("hurried", "0123456789", False)],
+)
+def test_what_may_be_kept(condenser, revision, cacheable):
+    served = EchoCondenser() if condenser == "plain" else Hurried()
+    (outcome,) = Worker(served, 4.0, 100, revision).answer(jobs("abcd"))
+    assert outcome.cacheable is cacheable
 
 
 def test_what_can_be_hurried_is_told_the_nearest_deadline_of_its_batch():
