@@ -1,7 +1,7 @@
 """``condense bench``: what a validator would give a backend, measured at home.
 
 Where it sits: the validator's own challenges, checks, judge and score formula, run on any backend
-that speaks the specification, before a hotkey is registered.
+that speaks the specification, before a hotkey is registered; then the tier's load test.
 
 Design decisions
 
@@ -27,6 +27,7 @@ from neural_condense_core.registry import suggest
 if TYPE_CHECKING:
     from neural_condense_core.client.backend import BackendClient
     from neural_condense_core.condensers.base import Condenser
+    from neural_condense_core.loadtest.plan import Report
     from neural_condense_core.scoring.bench import Result
 
 
@@ -44,6 +45,7 @@ class Options:
     device: str
     dtype: str
     quick: bool
+    load_seconds: float
 
 
 def bench(
@@ -71,6 +73,10 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer methods beside; several times faster.")
     ] = False,
+    load_seconds: Annotated[
+        float,
+        typer.Option("--load_seconds", min=0, max=86_400, help="Load test after it; 0 = none."),
+    ] = 60.0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
 ) -> None:
@@ -93,11 +99,13 @@ def bench(
         device=device,
         dtype=dtype,
         quick=quick,
+        load_seconds=load_seconds,
     )
     result = run(options)
     _show(options, result)
-    write_json(json, as_json(options, result))
-    if result.faults:
+    load = run_load_test(options, result.target_model) if options.load_seconds else None
+    write_json(json, as_json(options, result, load))
+    if _faults(result, load):
         raise typer.Exit(1)
 
 
@@ -139,6 +147,34 @@ def run(options: Options) -> Result:
     methods = _methods(options, target.name)
     messages().print(f"judging it beside {', '.join(methods)}", markup=False)
     return assess(service, options.tier, options.seed, challenges, replies, methods)
+
+
+def run_load_test(options: Options, target_model: str) -> Report:
+    """Send the tier's requests at the rate of one validator, and show what comes of it."""
+    from neural_condense_core.loadtest.arrivals import tier_rate
+    from neural_condense_core.loadtest.cli import measure, show
+    from neural_condense_core.loadtest.plan import Plan
+
+    found = measure(
+        Plan(
+            url=options.url,
+            tier=options.tier,
+            rate_rps=tier_rate(options.tier, 1),
+            # Other texts than those that were judged: a cache of answers has seen these.
+            seed=options.seed + 2,
+            api_path=options.api_path,
+            duration_s=max(options.load_seconds, 1.0),
+            texts=options.texts,
+            target_model=target_model,
+        )
+    )
+    show(found)
+    return found
+
+
+def _faults(result: Result, load: Report | None) -> list[str]:
+    found = [] if load is None else [f"load test: {fault}" for fault in load.figures.faults]
+    return [*result.faults, *found]
 
 
 def _methods(options: Options, target_model: str) -> dict[str, Condenser]:
@@ -191,8 +227,9 @@ def _tier(name: str, path: Path | None) -> TierConfig:
     return tiers[name]
 
 
-def as_json(options: Options, result: Result) -> dict[str, Any]:
+def as_json(options: Options, result: Result, load: Report | None) -> dict[str, Any]:
     """Return the result as JSON-ready values."""
+    faults = _faults(result, load)
     return {
         "schema": 1,
         "url": options.url,
@@ -201,8 +238,8 @@ def as_json(options: Options, result: Result) -> dict[str, Any]:
         "target_model": result.target_model,
         "seed": options.seed,
         "n_contexts": options.contexts,
-        "passed": not result.faults,
-        "faults": list(result.faults),
+        "passed": not faults,
+        "faults": faults,
         "score": result.score,
         "content_recovery": result.miner.content_recovery,
         "recovery": result.miner.recovery,
@@ -227,6 +264,7 @@ def as_json(options: Options, result: Result) -> dict[str, Any]:
             }
             for each in result.standings
         ],
+        "load": None if load is None else load.as_json(),
     }
 
 

@@ -25,7 +25,7 @@ from neural_condense_core.evaluation import break_even
 from neural_condense_core.evaluation.break_even import Costs
 from neural_condense_core.evaluation.figures import compared_condensers, figures_of
 from neural_condense_core.evaluation.metrics import Row
-from neural_condense_core.evaluation.plots import draw, stylesheet
+from neural_condense_core.evaluation.plots import draw
 from neural_condense_core.evaluation.report import (
     COLUMNS,
     DETAILS,
@@ -40,6 +40,7 @@ from neural_condense_core.evaluation.report import (
     number,
     with_interval,
 )
+from neural_condense_core.svg import stylesheet
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 TEMPLATE = "report.html"

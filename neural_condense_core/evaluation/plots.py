@@ -4,8 +4,7 @@ Where it sits: behind ``figures.py``, which says what is in a panel; before page
 
 Design decisions
 
-* Colours are drawn as marks and replaced by CSS variables, so one drawing serves light and dark;
-  a picture that stands alone carries the variables in a style of its own.
+* Colours are those of ``svg.py``, so one drawing serves light and dark.
 * Nothing is told by colour alone: compared condensers differ in marker and line too, and every
   number is in a table of the page.
 * The same panel gives the same bytes with the same matplotlib.
@@ -13,28 +12,14 @@ Design decisions
 
 from __future__ import annotations
 
-import io
-import re
-from html import escape
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from neural_condense_core.evaluation.figures import Panel, Role, Series
-
-LIGHT = {
-    "paper": "#ffffff", "ink": "#1b1f23", "grid": "#d5dade", "muted": "#5c636b",
-    "series-0": "#0060a8", "series-1": "#b34700", "series-2": "#00705a", "series-3": "#8a3a8f",
-    "series-4": "#7a5c00", "series-5": "#b0003a",
-}  # fmt: skip
-DARK = {
-    "paper": "#14171a", "ink": "#e6e9ec", "grid": "#3a4148", "muted": "#a4adb6",
-    "series-0": "#6cb6ff", "series-1": "#ff9d5c", "series-2": "#4fd1a8", "series-3": "#d79be0",
-    "series-4": "#e0c04a", "series-5": "#ff8a9a",
-}  # fmt: skip
+from neural_condense_core.svg import MARK, render
 
 N_COLOURS = 6
 _ROLES: tuple[Role, ...] = ("compared", "dashed", "best", "query-aware", "baseline")
@@ -43,36 +28,6 @@ DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (3, 1, 1, 1)))
 WIDTH, HEIGHT = 4.8, 3.4
 LINE_HEIGHT = 0.23
 MAX_NAME = 36
-
-# unlikely colours that stand for variables until the drawing is done
-_MARK = {name: f"#0a0b{i:02x}" for i, name in enumerate(LIGHT)}
-_SETTINGS: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 9,
-    "text.color": _MARK["ink"],
-    "axes.labelcolor": _MARK["ink"],
-    "axes.edgecolor": _MARK["muted"],
-    "axes.titlesize": 10,
-    "xtick.color": _MARK["ink"],
-    "ytick.color": _MARK["ink"],
-    "grid.color": _MARK["grid"],
-    "legend.frameon": False,
-}
-_REFERENCE = re.compile(r"""((?:\bid=|\bhref=)"#?|url\(#)""")
-_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-
-
-def stylesheet(indent: str = "") -> str:
-    """Return CSS that gives the colours, light and dark."""
-    light, dark = (
-        " ".join(f"--{name}: {value};" for name, value in palette.items())
-        for palette in (LIGHT, DARK)
-    )
-    return (
-        f":root {{ color-scheme: light dark; {light} }}\n{indent}"
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
-    )
 
 
 def draw(panel: Panel, key: str, *, alone: bool = False) -> str:
@@ -84,11 +39,7 @@ def draw(panel: Panel, key: str, *, alone: bool = False) -> str:
     key : tells the elements of several drawings in one page apart
     alone : for a file of its own: with colours and a background
     """
-    settings: Any = {**_SETTINGS, "svg.hashsalt": key}
-    with rc_context(settings):
-        out = io.StringIO()
-        _canvas(panel).savefig(out, format="svg", metadata=_NO_METADATA)
-    return _finish(out.getvalue(), panel, key, alone=alone)
+    return render(lambda: _canvas(panel), key, described(panel), alone=alone)
 
 
 def _canvas(panel: Panel) -> Canvas:
@@ -133,13 +84,13 @@ def _draw_methods(axes: Axes, panel: Panel) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(panel.x_label)
     axes.grid(visible=True, axis="x", linewidth=0.6)
-    axes.axvline(0.0, color=_MARK["muted"], linewidth=0.8)
+    axes.axvline(0.0, color=MARK["muted"], linewidth=0.8)
 
 
 def _draw_places(axes: Axes, panel: Panel) -> None:
     axes.set_xscale("log", base=panel.x_base)
     if panel.line is not None:
-        axes.axhline(panel.line, color=_MARK["ink"], linewidth=1.0)
+        axes.axhline(panel.line, color=MARK["ink"], linewidth=1.0)
     named: set[str] = set()
     for series in panel.series:
         look = _look(series)
@@ -214,13 +165,13 @@ def _add_legend(canvas: Canvas, axes: Axes, panel: Panel) -> None:
 
 def _look(series: Series) -> dict[str, Any]:
     if series.role in {"compared", "dashed"}:
-        color = _MARK[f"series-{series.index % N_COLOURS}"]
+        color = MARK[f"series-{series.index % N_COLOURS}"]
         solid = DASHES[series.index // N_COLOURS % len(DASHES)]
         dashed = series.role == "dashed"
         return {"color": color, "linestyle": ":" if dashed else solid, "linewidth": 1.8}
     if series.role == "best":
-        return {"color": _MARK["ink"], "linestyle": "--", "linewidth": 1.5}
-    return {"color": _MARK["muted"], "linestyle": "-", "linewidth": 0.7}
+        return {"color": MARK["ink"], "linestyle": "--", "linewidth": 1.5}
+    return {"color": MARK["muted"], "linestyle": "-", "linewidth": 0.7}
 
 
 def _marker(look: dict[str, Any], series: Series) -> dict[str, Any]:
@@ -237,19 +188,3 @@ def _plain(text: str) -> str:
         text = f"{text[: MAX_NAME // 2]}…{text[-MAX_NAME // 2 :]}"
     text = " ".join(text.split())
     return f"\u200b{text}" if text.startswith("_") else text  # matplotlib hides those
-
-
-def _finish(text: str, panel: Panel, key: str, *, alone: bool) -> str:
-    """Cut the prologue; put variables for colours, names of its own and a description in."""
-    body = text[text.index("<svg") :].rstrip()
-    for name, mark in _MARK.items():
-        body = body.replace(mark, f"var(--{name})")
-    prefix = re.sub(r"[^a-z0-9]+", "-", key.lower())
-    body = _REFERENCE.sub(rf"\g<1>{prefix}-", body)
-    head, _, rest = body.partition(">")
-    about = escape(described(panel))
-    if not alone:
-        head = re.sub(r' (width|height)="[^"]*"', "", head)
-        return f'{head} role="img" aria-label="{about}">{rest}'
-    style = f"<style>\n{stylesheet()}\nsvg {{ background: var(--paper); }}\n</style>"
-    return f'{head} role="img"><title>{about}</title>{style}{rest}\n'
