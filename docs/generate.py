@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOT_FILES = {
     "Makefile": "Every command of a developer: `make help`.",
     "pyproject.toml": "Package metadata, dependencies, settings of ruff, mypy and pytest.",
+    "mkdocs.yml": "The site that `make docs` builds.",
     ".importlinter": "Which package may import which.",
     "ecosystem.config.js": "The miner node under pm2.",
     "requirements/constraints.txt": "The exact versions that `make setup` installs.",
@@ -34,8 +35,10 @@ TEST_FOLDERS = {
     "conformance": "One suite a seam, run on everything that claims to fit it.",
     "integration": "Several parts together, over real HTTP on loopback.",
     "e2e": "The documented command lines, as subprocesses.",
+    "ray": "Serving and bulk condensing on a real Ray cluster; `make test-ray`.",
     "golden": "Known bytes and numbers that the code must reproduce.",
     "architecture": "Import times, sizes, names, and what the documents claim.",
+    "docs": "The code blocks of the documents, executed; `make test-docs`.",
 }
 SKIPPED = {"__init__.py", "py.typed", "__pycache__"}
 
@@ -73,6 +76,7 @@ def file_tree() -> str:
     rows: list[tuple[str, str]] = []
     for name in ("neural_condense_core", "neurons", "services", "benchmarks"):
         rows += [(f"{name}/", first_line(ROOT / name)), *_rows(ROOT / name, 1)]
+    rows += [("deploy/", "pm2, systemd, containers: docs/deploy.md.")]
     rows += [("runs/", "Training recipes."), *_documents(ROOT / "runs", "*.toml")]
     rows += [("docs/", ""), *_documents(ROOT / "docs", "*.md"), *_rows(ROOT / "docs", 1)]
     rows += [("tests/", "")]

@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHERS = "services/miner_backend/serving"
 READY_S = 300
+NOT_RUN = "<!-- no-run: docs/transcript.py runs these and writes this page -->"
 JSON_TYPE = "-H 'Content-Type: application/json'"
 CONTEXT = (
     "Dorothy lived in the midst of the great Kansas prairies, with Uncle Henry, who was a farmer, "
@@ -135,9 +136,9 @@ def main() -> None:
     for name, port in (("icae", 8080), ("pooled", 8081)):
         with tempfile.TemporaryDirectory() as folder, backend(name, port) as started:
             write_inputs(Path(folder))
-            lines += [f"## {name}", "", "```sh", started, "```", ""]
+            lines += [f"## {name}", "", NOT_RUN, "```sh", started, "```", ""]
             for title, calls in SCENES.items():
-                lines += [f"### {name}: {title}", "", "```console"]
+                lines += [f"### {name}: {title}", "", NOT_RUN, "```console"]
                 for call in calls:
                     lines += scene(f"http://localhost:{port}", call, Path(folder))
                 lines += ["```", ""]

@@ -61,6 +61,14 @@ COMMANDS = {
         f"{_PACKAGE}.serving.cli:serve",
         "Serve a condenser over HTTP; its GET /docs describes the routes.",
     ),
+    "corpus": Entry(
+        f"{_PACKAGE}.corpus.cli:corpus",
+        "Condense a parquet file of texts in bulk; the same line goes on after a kill.",
+    ),
+    "gateway": Entry(
+        f"{_PACKAGE}.gateway.cli:gateway",
+        "Serve OpenAI's API in front of a model that reads long texts condensed.",
+    ),
     "models": Entry(
         f"{_PACKAGE}.commands.models:models",
         "List the condensers that ship.",
@@ -84,12 +92,20 @@ COMMANDS = {
         f"{_PACKAGE}.commands.explain:explain",
         "Tell why a miner has its score, from the records.",
     ),
+    "dashboard": Entry(
+        f"{_PACKAGE}.commands.dashboard:dashboard",
+        "Show a validator's miners, rounds and weights as a page, live, until Ctrl-C.",
+    ),
     "keys": Entry(
         f"{_PACKAGE}.commands.api_keys:keys",
-        "Say who may use a validator's organic API.",
+        "Say who may use a validator's organic API, or a gateway.",
         group=f"{_PACKAGE}.commands.api_keys:app",
     ),
     "bench": Entry(f"{_PACKAGE}.commands.bench:bench", "Score a backend as a validator would."),
+    "loadtest": Entry(
+        f"{_PACKAGE}.loadtest.cli:loadtest",
+        "Send a tier's requests to a backend and say whether it serves them.",
+    ),
     "doctor": Entry(
         f"{_PACKAGE}.commands.doctor:doctor", "Check this installation and this device."
     ),

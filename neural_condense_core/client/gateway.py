@@ -115,16 +115,20 @@ class AsyncGatewayClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def condense(self, context: str, *, ratio: float | None = None) -> ContextInfo:
+    async def condense(
+        self, context: str, *, ratio: float | None = None, condenser: str | None = None
+    ) -> ContextInfo:
         """Condense a text and keep it at the gateway.
 
         Parameters
         ----------
         context : the text
-        ratio : context tokens per condensed token; None = the gateway's default
+        ratio : context tokens per condensed token; None = the condenser's default
+        condenser : one that the gateway serves; None = its own
         """
-        wanted = {"context": context} if ratio is None else {"context": context, "ratio": ratio}
-        answer = await self._call("POST", CONDENSE_PATH, orjson.dumps(wanted))
+        wanted = {"context": context, "ratio": ratio, "condenser": condenser}
+        said = {name: value for name, value in wanted.items() if value is not None}
+        answer = await self._call("POST", CONDENSE_PATH, orjson.dumps(said))
         return self._read(ContextInfo, answer)
 
     async def context(self, context_id: str) -> ContextInfo:

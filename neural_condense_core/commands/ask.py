@@ -7,6 +7,7 @@ Design decisions
   for is left out, aloud: condensing is for such texts.
 * Times are taken on a second run of the same shape; the first pays for loading kernels. It
   condenses the tokens backwards, as some methods keep what they found out about a text.
+* ``--engine`` names who reads. The condenser always runs here; its rows go to the engine.
 """
 
 from __future__ import annotations
@@ -94,17 +95,19 @@ def _answers(
     *,
     compare: bool,
     target_name: str | None,
+    engine: str,
     device: str,
 ) -> tuple[str, list[Answer]]:
     from neural_condense_core.commands.condense import condense_timed
     from neural_condense_core.condensers.checkpoints import load_condenser
     from neural_condense_core.llm.base import TokenIds, as_segment
-    from neural_condense_core.llm.hf import load_target
+    from neural_condense_core.llm.engines import open_engine, parse_engine
 
     console = messages()
+    chosen = parse_engine(engine)  # before anything is loaded: a wrong one is known by then
     with console.status(f"Loading {condenser} and its target model"):
         loaded = load_condenser(condenser, target_name, device=device)
-        target = load_target(loaded.target_model, device, "auto")
+        target = open_engine(chosen, loaded.target_model, device=device)
     with console.status("Condensing"):
         ids = loaded.tokenize(context)
         if compare:
@@ -177,6 +180,14 @@ def ask(
         str | None,
         typer.Option("--target", help="Model that answers; default: the condenser's own."),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            help="Who reads: hf, llama-cpp, llama-cpp=FILE.gguf, vllm=URL, sglang=URL.",
+        ),
+    ] = "hf",
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")] = "cpu",
     refine_steps: Annotated[
         int | None,
@@ -204,6 +215,7 @@ def ask(
         max_new_tokens,
         compare=compare,
         target_name=target,
+        engine=engine,
         device=device,
     )
     if compare:
@@ -217,6 +229,7 @@ def ask(
             "source": source,
             "question": question,
             "target_model": target_name,
+            "engine": engine,
             "ratio": ratio,
             "answers": [asdict(answer) for answer in answers],
         },

@@ -22,6 +22,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from neural_condense_core.api_keys import FILE_NAME as KEYS_FILE
+from neural_condense_core.api_keys import ApiUsers
 from neural_condense_core.client.backend import BackendClient
 from neural_condense_core.demo import nodes
 from neural_condense_core.demo.leaderboard import SubnetReport, judged_rounds, miner_rows
@@ -32,8 +34,6 @@ from neural_condense_core.demo.waiting import wait_until_ready
 from neural_condense_core.demo.world import OWNER, VALIDATOR, World, n_cores
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.records import FILE_NAME, Records
-from neural_condense_core.validator.keys import FILE_NAME as KEYS_FILE
-from neural_condense_core.validator.keys import ApiUsers
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,4 +1,4 @@
-"""The contract of a target model: ``loglikelihood`` and ``generate`` over prompts of mixed parts.
+"""The contract of a target model: score, answer and stream over prompts of mixed parts.
 
 Design decisions
 
@@ -6,11 +6,12 @@ Design decisions
   stand anywhere in a chat.
 * The prefix of one context is computed once (``prefill``) and shared by many questions.
 * No torch in this module: engines that are HTTP servers implement the same contract.
+* What an engine cannot do it refuses with an ``UnsupportedError``; docs/engines.md has the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +48,13 @@ class Embeds:
 
     def __len__(self) -> int:
         return int(self.embeds.shape[0])
+
+    @property
+    def is_gapless(self) -> bool:
+        """Whether the rows stand at 0, 1, 2, ... and the text behind them at once."""
+        if self.span not in (None, len(self)):
+            return False
+        return self.positions is None or np.array_equal(self.positions, np.arange(len(self)))
 
 
 Segment = TokenIds | Embeds
@@ -99,6 +107,67 @@ class Likelihood:
         return float(-self.logprobs.sum())
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Parameters
+    ----------
+    temperature : 0 takes the most likely token, whatever the rest says
+    top_p : draw from the fewest tokens that hold this much probability, in (0, 1]
+    seed : makes draws repeatable on one engine; None draws anew every time
+    stop : texts that end the answer; none of them is part of it
+
+    Raises
+    ------
+    ValueError
+        A number is out of range, or a stop text is empty.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises
+        ------
+        ValueError
+            A number is out of range, or a stop text is empty.
+        """
+        if not 0.0 <= self.temperature <= MAX_TEMPERATURE:
+            raise ValueError(
+                f"temperature must be from 0 to {MAX_TEMPERATURE:g}, got {self.temperature}"
+            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if not all(self.stop):
+            raise ValueError("a stop text must not be empty")
+
+
+MAX_TEMPERATURE = 2.0
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next piece of an answer.
+
+    Parameters
+    ----------
+    text : whole characters; may be empty
+    n_tokens : how many tokens the model made since the piece before, an end token included
+    finish : None while more follows; on the last piece ``"stop"`` (the model ended its turn, or a
+        stop text came) or ``"length"`` (the tokens ran out)
+    """
+
+    text: str
+    n_tokens: int
+    finish: str | None = None
+
+
 class Prefix(Protocol):
     """A prompt whose keys and values are computed; belongs to the model that made it."""
 
@@ -143,3 +212,25 @@ class TargetLLM(Protocol):
         prefix: Prefix | None = None,
     ) -> list[str]:
         """Answer each prompt greedily; ends at the model's end-of-turn token."""
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        *,
+        sampling: Sampling = GREEDY,
+        prefix: Prefix | None = None,
+    ) -> Iterator[Piece]:
+        """Answer one prompt piece by piece; closing the iterator ends the work.
+
+        Parameters
+        ----------
+        prompt : not empty
+        max_new_tokens : at least 1
+        sampling : how tokens are drawn; greedy gives the text of ``generate``, unstripped
+        prefix : what stands before the prompt
+
+        Returns
+        -------
+        pieces as they are made; the last, and only the last, has a ``finish``
+        """

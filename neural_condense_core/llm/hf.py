@@ -24,14 +24,25 @@ from torch import Tensor
 from torch.nn.functional import linear, log_softmax, pad
 
 from neural_condense_core.errors import RequestError, TargetModelError
-from neural_condense_core.llm.base import Likelihood, Prefix, Prompt, TokenIds
+from neural_condense_core.llm.base import (
+    GREEDY,
+    Likelihood,
+    Piece,
+    Prefix,
+    Prompt,
+    Sampling,
+    TokenIds,
+)
+from neural_condense_core.llm.decoding import answer_pieces
+from neural_condense_core.llm.hf_steps import end_token_ids, next_tokens
 from neural_condense_core.llm.prefix import HFPrefix, expand_cache, own_prefix
-from neural_condense_core.llm.rows import Row, bucketed, stack_rows
+from neural_condense_core.llm.rows import Row, batches, bucketed, stack_rows
+from neural_condense_core.llm.text import HFText
 
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 
 
-class HFTarget:
+class HFTarget(HFText):
     """A frozen causal LM with its tokenizer.
 
     Parameters
@@ -42,8 +53,8 @@ class HFTarget:
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        super().__init__(tokenizer)
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
         self.name = name
         self.hidden_size = int(model.config.hidden_size)
         self.max_positions = int(model.config.max_position_embeddings)
@@ -84,32 +95,6 @@ class HFTarget:
         clone.layers = torch.nn.ModuleList(copy.deepcopy(layer) for layer in layers[:n_layers])
         clone.norm = torch.nn.Identity()
         return clone
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return token ids, without special tokens of its own adding."""
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    def tokenizer_json(self) -> str | None:
-        """Return the tokenizer as JSON of the ``tokenizers`` library, None if it is another's."""
-        tokenizer = self.tokenizer
-        return str(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else None
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids, special tokens left out."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
-        """Return the chat template's text up to where the assistant speaks.
-
-        A model without a template gets the messages one below the other.
-        """
-        if self.tokenizer.chat_template is None:
-            return "\n".join([*(message["content"] for message in messages), ""])
-        return str(
-            self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
-        )
 
     def embed_ids(self, ids: Tensor) -> Tensor:
         """Look token ids of any shape up: (..., hidden), the model's dtype."""
@@ -160,7 +145,7 @@ class HFTarget:
             for prompt, target in zip(prompts, targets, strict=True)
         ]
         found: list[Likelihood | None] = [None] * len(rows)
-        for indices in self._chunks([len(row) for row in rows]):
+        for indices in self._batches([len(row) for row in rows]):
             hidden = self._hidden_states([rows[i] for i in indices], own)
             for i, states in zip(indices, hidden, strict=True):
                 n = len(rows[i])
@@ -180,11 +165,30 @@ class HFTarget:
         start = own.next_position if own else 0
         rows = [self._row(prompt, start, max_new_tokens) for prompt in prompts]
         found = [""] * len(rows)
-        for indices in self._chunks([len(row) + max_new_tokens for row in rows]):
+        for indices in self._batches([len(row) + max_new_tokens for row in rows]):
             batch = [rows[i] for i in indices]
             for i, text in zip(indices, self._generate(batch, max_new_tokens, own), strict=True):
                 found[i] = text
         return found
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        *,
+        sampling: Sampling = GREEDY,
+        prefix: Prefix | None = None,
+    ) -> Iterator[Piece]:
+        """Answer one prompt piece by piece; closing the iterator ends the work."""
+        own = own_prefix(prefix)
+        row = self._row(prompt, own.next_position if own else 0, max_new_tokens)
+        return answer_pieces(
+            next_tokens(self.model, row, own, sampling),
+            self.decode,
+            end_token_ids(self.model).__contains__,
+            max_new_tokens,
+            sampling.stop,
+        )
 
     @torch.inference_mode()
     def surprisal(self, batch: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
@@ -237,20 +241,8 @@ class HFTarget:
             )
         return Row(torch.cat(embeds), torch.cat(positions).to(self.device), start)
 
-    def _chunks(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Yield indices in batches of similar, bucketed length within the token budget."""
-        budget = MAX_BATCH_TOKENS.get(self.device.type, MAX_BATCH_TOKENS["cpu"])
-        chunk: list[int] = []
-        for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-            longest = bucketed(lengths[chunk[0]] if chunk else lengths[i])
-            if chunk and (
-                longest * (len(chunk) + 1) > budget or bucketed(lengths[i]) < longest // 2
-            ):
-                yield chunk
-                chunk = []
-            chunk.append(i)
-        if chunk:
-            yield chunk
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        return batches(lengths, MAX_BATCH_TOKENS.get(self.device.type, MAX_BATCH_TOKENS["cpu"]))
 
     def _hidden_states(self, rows: Sequence[Row], prefix: HFPrefix | None) -> Tensor:
         """Run right-padded rows: (batch, bucketed length, hidden)."""

@@ -6,7 +6,7 @@ left, where ``generate`` wants it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,25 @@ class Row:
 def bucketed(length: int) -> int:
     """Round a length up to a multiple of ``BUCKET``."""
     return -(-length // BUCKET) * BUCKET
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Yield indices in batches of similar, bucketed length.
+
+    Parameters
+    ----------
+    lengths : of each row
+    budget : tokens of a batch, padding included; a single longer row is a batch of its own
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = bucketed(lengths[batch[0]] if batch else lengths[i])
+        if batch and (longest * (len(batch) + 1) > budget or bucketed(lengths[i]) < longest // 2):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def stack_rows(rows: Sequence[Row], length: int, *, left: bool) -> tuple[Tensor, Tensor]:

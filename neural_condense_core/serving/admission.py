@@ -8,6 +8,8 @@ Design decisions
   part a batch and a part a token; what is old counts less and less.
 * What is refused would have been late: it is told so at once, and the workers' time goes to what
   can still be answered. Under twice the load, as much is answered in time as under just enough.
+* The budget of a batch guards the latency of those in it. Where a batch is over in ``BRIEF_S``
+  anyway there is nothing to guard, and the way to a worker and back is what costs: more share it.
 * Whoever finds nothing waiting and a worker free is never refused, however slow the workers were:
   a forecast that nothing can contradict would hold for ever.
 """
@@ -24,6 +26,10 @@ KEEP = 0.95
 MARGIN = 1.15
 """Factor on what is predicted: a request that is let in should be answered in time."""
 MAX_RETRY_AFTER_S = 60.0
+BRIEF_S = 0.025
+"""A batch that takes no longer may go beyond its budget."""
+MAX_BRIEF_TOKENS = 65_536
+"""What it may have then at most."""
 
 QUEUED_TOKENS = "queued_tokens"
 PREDICTED_WAIT = "predicted_wait"
@@ -43,6 +49,13 @@ class Pace:
     def known(self) -> bool:
         """Whether anything was measured."""
         return self._weight > 0
+
+    @property
+    def brief_tokens(self) -> int:
+        """Tokens that take ``BRIEF_S`` even if all the time was theirs and none the batch's."""
+        if self._products <= 0:
+            return 0
+        return int(min(BRIEF_S * self._tokens2 / self._products, MAX_BRIEF_TOKENS))
 
     def observe(self, n_tokens: int, seconds: float) -> None:
         """Take in how long a batch took.
@@ -105,12 +118,19 @@ class Admission:
 
     Parameters
     ----------
-    max_batch_tokens : budget of a padded batch
+    max_batch_tokens : budget of a padded batch, to begin with
+    max_brief_tokens : what it rises to at most where batches take hardly any time; 0 = it does not
     """
 
-    def __init__(self, max_batch_tokens: int) -> None:
-        self.max_batch_tokens = max_batch_tokens
+    def __init__(self, max_batch_tokens: int, max_brief_tokens: int = 0) -> None:
+        self.budget = BatchBudget(max_batch_tokens)
+        self.max_brief_tokens = max_brief_tokens
         self.pace = Pace()
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Budget of a padded batch now."""
+        return self.budget.within(min(self.max_brief_tokens, self.pace.brief_tokens))
 
     def predict_s(self, load: Load, n_tokens: int) -> float:
         """Return the seconds in which a request is expected to be answered.
@@ -177,6 +197,10 @@ class BatchBudget:
         """Note that a batch of so many tokens did not fit into memory."""
         self._good = 0
         self.tokens = max(1, min(self.tokens, n_padded_tokens) // 2)
+
+    def within(self, brief_tokens: int) -> int:
+        """Return the budget, or what a brief batch may have if that is more and memory lasts."""
+        return self.tokens if self.tokens < self.limit else max(self.limit, brief_tokens)
 
     def regain(self) -> None:
         """Note that a batch went well."""

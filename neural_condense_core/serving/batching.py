@@ -177,7 +177,7 @@ class TokenQueue(Generic[T]):
 
     def _batch(self) -> list[Entry[T]]:
         first = self._entries[0]
-        if first.alone:
+        if first.alone or 2 * first.n_tokens > self.max_batch_tokens:
             return [first]
         batch = Batch(first, self.max_batch_tokens)
         window = [

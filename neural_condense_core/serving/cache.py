@@ -166,7 +166,8 @@ class AnswerCache:
         if not answer.cacheable or (self.folder is None and self._size(answer) > self.max_bytes):
             return
         if self.folder is None and len(answer.body) <= INLINE_BYTES:
-            self.put(key, answer)
+            # Marked when it is asked for again, which most are not.
+            self._remember(key, answer)
         else:
             self._in_thread(lambda: self.put(key, answer))
 
@@ -181,7 +182,11 @@ class AnswerCache:
             found = self._answers.get(key)
             if found is not None:
                 self._answers.move_to_end(key)
-        return found
+        if found is None or CACHE_HEADER in found.headers:
+            return found
+        marked = as_hit(found)
+        self._remember(key, marked)
+        return marked
 
     def _recalled(self, key: bytes) -> Answer | None:
         found = None if self.folder is None else self.folder.read(key)

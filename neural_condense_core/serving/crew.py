@@ -28,7 +28,7 @@ from neural_condense_core.errors import (
     NeuralCondenseError,
     UnavailableError,
 )
-from neural_condense_core.serving.admission import Admission, BatchBudget
+from neural_condense_core.serving.admission import Admission
 from neural_condense_core.serving.batching import Entry, TokenQueue
 from neural_condense_core.serving.hands import Hand, MakeHand
 from neural_condense_core.serving.jobs import (
@@ -50,6 +50,7 @@ MAX_LOAD_FAILURES = 4
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 10.0
 SILENT_SHARE = 0.5
+ENDED = "the backend lost its workers or shuts down; retry later"
 
 
 @dataclass(eq=False)
@@ -128,7 +129,7 @@ class Crew:
     ) -> None:
         self.hang_timeout_s = hang_timeout_s
         self.loaded: Loaded | None = None
-        self.budget = BatchBudget(queue.max_batch_tokens)
+        self.is_over = False
         self._queue = queue
         self._admission = admission
         self._metrics = metrics
@@ -208,6 +209,7 @@ class Crew:
     async def close(self) -> None:
         """End all workers; whoever still waits is told to retry."""
         self.drain()
+        self.is_over = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -319,19 +321,19 @@ class Crew:
             return
         self._admission.pace.observe(n_tokens, seconds)
         self._metrics.batch(len(batch), n_tokens, seconds)
-        self.budget.regain()
-        self._queue.max_batch_tokens = self.budget.tokens
+        self._admission.budget.regain()
+        self._queue.max_batch_tokens = self._admission.max_batch_tokens
         for entry, outcome in zip(batch, outcomes, strict=True):
             entry.item.resolve(outcome)
 
     def _shrink(self, batch: list[Entry[Waiting]]) -> None:
         self._metrics.out_of_memory.inc()
-        self.budget.shrink(len(batch) * max(entry.n_tokens for entry in batch))
-        self._queue.max_batch_tokens = self.budget.tokens
+        self._admission.budget.shrink(len(batch) * max(entry.n_tokens for entry in batch))
+        self._queue.max_batch_tokens = self._admission.max_batch_tokens
         log.warning(
             "a batch of %d contexts did not fit into memory; batches have at most %d tokens now",
             len(batch),
-            self.budget.tokens,
+            self._queue.max_batch_tokens,
         )
         self._again(batch)
 
@@ -368,6 +370,7 @@ class Crew:
         self._given_up.add(replica.index)
         self._update_state()
         if self._state == "failed":
+            self.is_over = True
             refuse(self._queue.clear())
             if self.loaded is None and isinstance(lost.cause, ConfigError):
                 self._on_misconfigured(lost.cause)
@@ -387,9 +390,7 @@ class Crew:
 def refuse(entries: list[Entry[Waiting]]) -> None:
     """Tell all who wait that they will not be answered."""
     for entry in entries:
-        entry.item.resolve(
-            UnavailableError("the backend lost its workers or shuts down; retry later")
-        )
+        entry.item.resolve(UnavailableError(ENDED))
 
 
 def backoff_s(failures: int) -> float:

@@ -30,7 +30,7 @@ from neural_condense_core.errors import (
 from neural_condense_core.serving.admission import Admission, Load
 from neural_condense_core.serving.batching import Entry, TokenQueue
 from neural_condense_core.serving.cache import AnswerCache
-from neural_condense_core.serving.crew import Crew, Waiting
+from neural_condense_core.serving.crew import ENDED, Crew, Waiting
 from neural_condense_core.serving.hands import MakeHand
 from neural_condense_core.serving.jobs import Answer, Job, Loaded, WorkerSpec
 from neural_condense_core.serving.metrics import Metrics
@@ -40,7 +40,7 @@ from neural_condense_core.serving.settings import READY_PATH
 from neural_condense_core.serving.timings import Timings
 from neural_condense_core.serving.tokenizing import FrontTokenizer
 from neural_condense_core.serving.worker import check_length, warm_up_text
-from neural_condense_core.wire.codec import Format
+from neural_condense_core.wire.codec import REVISION_HEADER, Format
 
 __all__ = ["Engine", "Readiness"]
 
@@ -57,6 +57,7 @@ class Engine:
     ----------
     specs : one a worker
     max_queued_tokens, max_batch_tokens : bounds of the queue and of a padded batch, tokens
+    max_brief_tokens : as in ``Admission``
     timeout_s : seconds from a request's arrival to its answer
     hang_timeout_s : seconds after which a batch's worker is killed; None = ``HANG_FACTOR`` time
         limits and at least ``MIN_HANG_S``
@@ -73,6 +74,7 @@ class Engine:
         *,
         max_queued_tokens: int,
         max_batch_tokens: int,
+        max_brief_tokens: int = 0,
         timeout_s: float,
         hang_timeout_s: float | None = None,
         on_loaded: Callable[[Loaded], None] = lambda loaded: None,
@@ -86,7 +88,7 @@ class Engine:
         if hang_timeout_s is None:
             hang_timeout_s = max(HANG_FACTOR * timeout_s, MIN_HANG_S)
         self.hang_timeout_s = hang_timeout_s
-        self.admission = Admission(max_batch_tokens)
+        self.admission = Admission(max_batch_tokens, max_brief_tokens)
         self._cache = cache
         self._metrics = metrics or Metrics()
         self._queue: TokenQueue[Waiting] = TokenQueue(max_queued_tokens, max_batch_tokens)
@@ -240,7 +242,8 @@ class Engine:
         job = Job(counted.context, wanted.reply, wanted.ratio, wanted.max_condensed_tokens)
         answer = await self._wait_for(job, n_tokens, deadline_s, timings)
         timings.n_tokens = answer.n_context_tokens
-        if cache is not None and key:
+        # A worker that was replaced while the weights' file changed is of another revision.
+        if cache is not None and key and answer.headers.get(REVISION_HEADER) == revision:
             cache.keep(key, answer)
         return answer
 
@@ -284,7 +287,11 @@ class Engine:
         ------
         OverloadedError
             The queue is full, or the answer would be late.
+        UnavailableError
+            The workers ended while its tokens were counted.
         """
+        if self._crew.is_over:
+            raise UnavailableError(ENDED)
         ahead = self._load(*self._queue.ahead_of(entry.deadline_s))
         self.admission.check(ahead, entry.n_tokens, entry.deadline_s - now_s)
         last_s = self._queue.last_deadline_s()
@@ -318,7 +325,7 @@ class Engine:
         watch("requests_open", "Requests in hand", lambda: self._open)
         watch("workers", "Workers there should be", lambda: len(self.specs))
         watch("workers_ready", "Workers that can answer", lambda: self._crew.n_responsive)
-        watch("batch_token_budget", "Tokens a batch may have", lambda: self._crew.budget.tokens)
+        watch("batch_token_budget", "Tokens a batch may have", lambda: self._queue.max_batch_tokens)
         if self._cache is not None:
             cache = self._cache
             watch("cache_bytes", "Bytes of answers in memory", lambda: cache.n_bytes)

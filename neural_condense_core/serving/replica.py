@@ -5,8 +5,8 @@ runs on the other side.
 
 Design decisions
 
-* A pool with a single process, one batch at a time in it: a second would move into the pool's own
-  queue, where it can no longer be given up.
+* A pool with a single process starts the worker, watches it and ends it. Batches go past it
+  (``calls.py``), one at a time: what is with the worker can no longer be given up.
 * A pool that breaks stays broken, so every load builds a new one.
 * The pipe on which the worker reports its start ends when the process does; an idle worker's
   death is thus known at once, without polling.
@@ -29,16 +29,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
 
 from neural_condense_core.errors import NeuralCondenseError
 from neural_condense_core.serving import worker
+from neural_condense_core.serving.calls import CallSocket
 from neural_condense_core.serving.jobs import Job, Loaded, Outcome, Progress, WorkerSpec
-from neural_condense_core.serving.shared_bodies import SharedBlock
+from neural_condense_core.serving.shared_bodies import Handover, SharedBlock
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 LOAD_SILENCE_S = 600.0
 """How long a worker that loads may report nothing before it is killed."""
@@ -81,6 +79,7 @@ class Replica:
         self._process: BaseProcess | None = None
         self._reports: Connection | None = None
         self._block: SharedBlock | None = None
+        self._calls: CallSocket | None = None
         self._heard_s = 0.0
 
     async def load(self) -> Loaded:
@@ -97,7 +96,8 @@ class Replica:
         try:
             with _held_signals():
                 future = self._spawn()
-            return await self._until_loaded(asyncio.wrap_future(future))
+            loaded = await self._until_loaded(asyncio.wrap_future(future))
+            await self._open_calls()
         except WorkerLostError:
             raise
         except BrokenProcessPool:
@@ -111,6 +111,7 @@ class Replica:
             cause = error if isinstance(error, NeuralCondenseError) else None
             reason = cause.message if cause else repr(error)[:500]
             raise WorkerLostError(f"the warm-up failed: {reason}", cause) from None
+        return loaded
 
     async def run(self, jobs: Sequence[Job], limit_s: float) -> list[Outcome]:
         """Answer a batch.
@@ -125,24 +126,18 @@ class Replica:
         WorkerLostError
             The process died or was killed.
         """
+        if self._calls is None:
+            raise WorkerLostError(f"worker {self.index} is closed")
+        alarm = asyncio.get_running_loop().call_later(limit_s, self._kill_silent, limit_s)
         try:
-            future = asyncio.wrap_future(self._submit(worker.run_batch, jobs))
-        except BrokenProcessPool:
-            raise WorkerLostError(f"worker {self.index} died idle") from None
-        try:
-            done, _ = await asyncio.wait({future}, timeout=limit_s)
-            if not done:
-                log.error("worker %d has been silent for %.0f s; killing it", self.index, limit_s)
-                self.kill()
-            handover = await future
-            if not handover.places or self._block is None:
-                return handover.outcomes
-            return await asyncio.to_thread(self._block.empty, handover)
-        except BrokenProcessPool:
+            handover: Handover = await self._calls.call(jobs)
+        except EOFError:
             raise WorkerLostError(f"worker {self.index} died at work") from None
         finally:
-            # Where the wait was cancelled: whatever comes of it, nobody is there to take it.
-            future.cancel()
+            alarm.cancel()
+        if not handover.places or self._block is None:
+            return handover.outcomes
+        return await asyncio.to_thread(self._block.empty, handover)
 
     def kill(self) -> None:
         """End the process at once; harmless when it is gone."""
@@ -154,6 +149,7 @@ class Replica:
         if self._pool is None:
             return
         pool, self._pool = self._pool, None
+        self._close_calls()
         closing = asyncio.create_task(asyncio.to_thread(pool.shutdown, cancel_futures=True))
         patience_s = CLOSE_TIMEOUT_S if self.progress.stage == "ready" else 0.0
         await asyncio.wait({closing}, timeout=patience_s)
@@ -188,24 +184,30 @@ class Replica:
         context = multiprocessing.get_context("spawn")
         self._detach()
         self._close_block()
+        self._close_calls()
         self._reports, theirs = context.Pipe(duplex=False)
-        self._block = SharedBlock()
-        given = (self.spec, theirs, self._block)
+        self._block, self._calls = SharedBlock(), CallSocket()
+        given = (self.spec, theirs, self._block, self._calls.theirs)
         self._pool = ProcessPoolExecutor(1, context, worker.initialize, given)
         self.alive = True
         others = set(multiprocessing.active_children())
         future = self._pool.submit(worker.warm_up)
         # None: it has ended already.
         self._process = next(iter(set(multiprocessing.active_children()) - others), None)
-        # The child has its own copy by now; without ours, the pipe ends with the child.
+        # The child has its own copies by now; without ours, pipe and socket end with the child.
         theirs.close()
+        self._calls.theirs.close()
         asyncio.get_running_loop().add_reader(self._reports.fileno(), self._read_reports)
         return future
 
-    def _submit(self, function: Callable[[Sequence[Job]], T], jobs: Sequence[Job]) -> Future[T]:
-        if self._pool is None:
-            raise BrokenProcessPool("the worker is closed")
-        return self._pool.submit(function, jobs)
+    async def _open_calls(self) -> None:
+        if self._pool is not None and self._calls is not None:
+            await self._calls.open()
+            self._pool.submit(worker.serve)
+
+    def _kill_silent(self, limit_s: float) -> None:
+        log.error("worker %d has been silent for %.0f s; killing it", self.index, limit_s)
+        self.kill()
 
     def _read_reports(self) -> None:
         try:
@@ -223,6 +225,11 @@ class Replica:
             asyncio.get_running_loop().remove_reader(self._reports.fileno())
             self._reports.close()
             self._reports = None
+
+    def _close_calls(self) -> None:
+        if self._calls is not None:
+            self._calls.close()
+            self._calls = None
 
     def _close_block(self) -> None:
         if self._block is not None:

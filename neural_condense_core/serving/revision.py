@@ -5,9 +5,11 @@ and into the keys of the answer cache, so a cache on disk never answers with oth
 
 Design decisions
 
-* By content, not by date: the same weights have the same revision on every machine.
+* By content, not by date: the same weights have the same revision on every machine that computes
+  with them alike.
 * Weights, the target model's too, the condenser's own source file, this package's version, and the
-  settings that change an answer: default ratio, options, dtype, kind of device.
+  settings that change an answer: default ratio, options, dtype, kind of device, and where the dtype
+  is left to the machine, what it has to choose from.
 * Of a file above ``WHOLE_BYTES`` its size and evenly spaced pieces are read: training changes all
   of a weight matrix, and reading tens of gigabytes would take longer than loading them.
 """
@@ -18,6 +20,7 @@ import hashlib
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +54,7 @@ def revision_of(
     """
     facts = [
         __version__, spec.condenser, condenser.name, condenser.hidden_size, ratio, spec.dtype,
-        spec.device.partition(":")[0],
+        spec.device.partition(":")[0], _arithmetic(spec),
     ]  # fmt: skip
     digest = hashlib.sha256(orjson.dumps(facts))
     try:
@@ -81,6 +84,14 @@ def contents(path: Path) -> bytes:
         digest.update(orjson.dumps([name, each.stat().st_size]))
         digest.update(_digest_of(each))
     return digest.digest()
+
+
+def _arithmetic(spec: WorkerSpec) -> list[bool]:
+    """Return what ``--dtype auto`` depends on: which products this CPU is fast at."""
+    torch = sys.modules.get("torch")
+    if torch is None or spec.dtype != "auto" or spec.device != "cpu":
+        return []
+    return [torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_vnni_supported()]
 
 
 def _files(folder: Path) -> Iterator[Path]:

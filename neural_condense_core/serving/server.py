@@ -24,6 +24,7 @@ import uvloop
 
 from neural_condense_core.constants import TIERS, TierConfig
 from neural_condense_core.errors import ConfigError
+from neural_condense_core.serving.admission import MAX_BRIEF_TOKENS
 from neural_condense_core.serving.app import create_app
 from neural_condense_core.serving.cache import AnswerCache
 from neural_condense_core.serving.devices import (
@@ -89,6 +90,7 @@ class Backend:
             max_queued_tokens=self.settings.queued_tokens,
             max_batch_tokens=self.settings.max_batch_tokens
             or MAX_BATCH_TOKENS[self.placement.accelerator],
+            max_brief_tokens=0 if self.settings.max_batch_tokens else MAX_BRIEF_TOKENS,
             timeout_s=self.settings.timeout_s,
             hang_timeout_s=self.settings.hang_timeout_s,
             cache=self.make_cache(),

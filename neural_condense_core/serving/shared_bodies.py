@@ -1,8 +1,8 @@
 """``SharedBlock``: memory in which a worker leaves large bodies for the front.
 
 Where it sits: between ``worker.py``, which fills it, and ``replica.py``, which empties it. Small
-answers cross with the worker's other words, through the pool's pipe; there a megabyte costs two
-milliseconds and ten of them twenty.
+answers cross with the worker's other words (``calls.py``), whose buffers a large one would fill
+again and again.
 
 Design decisions
 
@@ -30,7 +30,7 @@ from neural_condense_core.serving.jobs import Answer, Outcome
 SHARED_FROM_BYTES = 1 << 20
 """Bodies from this size on cross in the block."""
 MAX_BLOCK_BYTES = 1 << 30
-"""What does not fit crosses through the pipe."""
+"""What does not fit crosses with the other words."""
 KEPT_BYTES = 64 << 20
 """What a block is cut back to when a batch needs less."""
 

@@ -22,6 +22,7 @@ import math
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -48,6 +49,7 @@ from neural_condense_core.errors import (
     type_and_frames,
 )
 from neural_condense_core.serving import memory
+from neural_condense_core.serving.calls import answer_calls
 from neural_condense_core.serving.jobs import (
     PROBE_TEXT,
     Answer,
@@ -72,8 +74,6 @@ WARM_UP_TEXT = (
 )
 WARM_UP_RUNS = 2
 """The first run of a shape builds its kernels; the last is the one that is timed."""
-
-
 WARM_UP_LIMIT_S = 10.0
 """Refinement by many steps is cut short here, or a start would take as long as the last request."""
 
@@ -282,9 +282,12 @@ def default_ratio(condenser: Condenser, asked: float | None) -> float:
 # What the functions below work on: a pool's functions share nothing but their module.
 _loaded: list[tuple[WorkerSpec, Worker, Connection]] = []
 _blocks: list[SharedBlock] = []
+_calls: list[socket.socket] = []
 
 
-def initialize(spec: WorkerSpec, reports: Connection, block: SharedBlock) -> None:
+def initialize(
+    spec: WorkerSpec, reports: Connection, block: SharedBlock, calls: socket.socket
+) -> None:
     """Load the condenser: the pool's initializer.
 
     Parameters
@@ -292,8 +295,10 @@ def initialize(spec: WorkerSpec, reports: Connection, block: SharedBlock) -> Non
     spec : what to load
     reports : takes a ``Progress`` at every step; open as long as the process lives
     block : takes large bodies
+    calls : on which ``serve`` answers
     """
     _blocks.append(block)
+    _calls.append(calls)
     _ignore_signals()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(spec.threads)
@@ -359,6 +364,11 @@ def describe(spec: WorkerSpec, worker: Worker, report: Callable[[Progress], None
         warm_up_ms=taken_ms,
         revision=worker.revision,
     )
+
+
+def serve() -> None:
+    """Answer batches until the front hangs up."""
+    answer_calls(_calls[0], run_batch, (BatchTooLargeError,))
 
 
 def run_batch(jobs: Sequence[Job]) -> Handover:

@@ -39,6 +39,7 @@ from neural_condense_core.wire.safetensors_bytes import read_safetensors, write_
 from neural_condense_core.wire.torch_bytes import write_torch
 
 MAX_CONTEXT_TOKENS = 2**40
+REVISION_HEADER = "X-Condense-Model-Revision"
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _NARROW = ("float32", "float16")
@@ -155,7 +156,7 @@ def reply_headers(
         "X-Condense-N-Context-Tokens": str(tokens.n_context_tokens),
     }
     if revision:
-        headers["X-Condense-Model-Revision"] = revision
+        headers[REVISION_HEADER] = revision
     if body is not None:
         headers[DIGEST_HEADER] = content_digest(body)
     return headers

@@ -29,6 +29,9 @@ class CondenseBody(_Message):
     ratio: float | None = Field(
         default=None, ge=1, description="context tokens per condensed token; absent = the default"
     )
+    condenser: str | None = Field(
+        default=None, max_length=256, description="one of those served; absent = the default"
+    )
 
     @field_validator("context")
     @classmethod

@@ -41,7 +41,7 @@ DISCARD_FACTOR = 4
 """How much of a body over the cap is still read, so that the client gets to see the refusal."""
 TIMEOUT_HEADER = "x-request-timeout"
 MAX_NUMBER_CHARS = 32
-WATCH_AFTER_S = 0.005
+WATCH_AFTER_S = 0.025
 """From when on a request is watched for its client's hanging up."""
 IPV6_HOST_BITS = 64
 

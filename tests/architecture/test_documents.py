@@ -27,7 +27,7 @@ REPOSITORY_PATH = re.compile(
     r"(?:neural_condense_core|services|docs|tests|benchmarks|runs|requirements)/[\w./-]*"
 )
 STANDS_FOR_A_NAME = re.compile(r"\b(?:NAME|METHOD|FILE)\b")
-MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z-]*)")
+MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z0-9-]*)")
 
 
 def load_generator():
@@ -96,7 +96,7 @@ def test_make_targets_exist(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     code = "\n".join([*FENCE.findall(text), *CODE_SPAN.findall(FENCE.sub("", text))])
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))
     assert set(MAKE_TARGET.findall(code)) - targets == set()
 
 

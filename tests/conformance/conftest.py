@@ -1,7 +1,9 @@
-"""Put ``tests`` and this folder on the path, for ``dev_world.py`` and ``live_world.py``."""
+"""Put helpers on the path: ``dev_world.py``, ``live_world.py``, the fakes of ``tests/engines``."""
 
 import sys
 from pathlib import Path
 
-for folder in (Path(__file__).parents[1], Path(__file__).parent):
+_TESTS = Path(__file__).parents[1]
+
+for folder in (_TESTS, _TESTS / "engines", Path(__file__).parent):
     sys.path.insert(0, str(folder))

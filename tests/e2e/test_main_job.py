@@ -66,7 +66,7 @@ def test_the_demo_does_the_main_job_twice(embedded_cache: Path, tmp_path: Path) 
     ]
     for _ in range(2):
         done = subprocess.run(
-            line, cwd=ROOT, env=dict(os.environ), capture_output=True, timeout=420, check=False
+            line, cwd=ROOT, env=dict(os.environ), capture_output=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stderr.decode()[-2000:]
         report = json.loads(done.stdout)

@@ -116,7 +116,7 @@ def test_bench_tells_noise_that_it_falls_short(tiny_llama, backend, tmp_path):
     done = run(
         "--url", backend, "--tier", "small", "--tiers", str(tiers), "--target_model", tiny_llama,
         "--contexts", "2", "--seed", "3", "--quick", "--dtype", "float32", "--json", "-",
-        command=BENCH,
+        "--load_seconds", "1", command=BENCH,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
@@ -128,6 +128,8 @@ def test_bench_tells_noise_that_it_falls_short(tiny_llama, backend, tmp_path):
     assert 1 <= found["rank"] <= len(found["ranking"])
     assert 0.0 <= found["score"] <= 1.0
     assert "FALLS SHORT" in done.stderr
+    assert found["load"]["verdict"] == "PASS"
+    assert found["load"]["n_scheduled"] == 1
 
 
 def test_bench_without_a_backend_exits_3(tiny_llama):

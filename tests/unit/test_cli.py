@@ -55,7 +55,7 @@ def test_help_lists_all_commands():
 def test_the_issue_s_commands_are_there():
     assert set(cli.COMMANDS) == {
         "text", "ask", "eval", "train", "pack", "serve", "models", "demo", "doctor", "register",
-        "dev", "bench", "explain", "keys", "up",
+        "dev", "bench", "explain", "keys", "up", "corpus", "gateway", "dashboard", "loadtest",
     }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import pytest
 from report_fakes import NASTY, report, row
 
 from neural_condense_core.evaluation.figures import Panel, figures_of
-from neural_condense_core.evaluation.plots import DARK, LIGHT, draw, stylesheet
+from neural_condense_core.evaluation.plots import draw
+from neural_condense_core.svg import DARK, LIGHT, stylesheet
 
 PANELS = [
     pytest.param(panel, id=f"{figure.name}-{panel.name}")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from neural_condense_core.errors import OverloadedError
 from neural_condense_core.serving.admission import (
+    BRIEF_S,
     MARGIN,
     MAX_RETRY_AFTER_S,
     Admission,
@@ -171,3 +172,23 @@ def test_trouble_starts_the_count_of_good_batches_anew():
     budget.shrink(80)
     budget.regain()
     assert budget.tokens == 40
+
+
+def test_brief_batches_go_beyond_the_budget_up_to_a_bound():
+    admission = Admission(256, max_brief_tokens=1000)
+    assert admission.max_batch_tokens == 256
+    admission.pace.observe(400, BRIEF_S)
+    assert admission.max_batch_tokens == 400
+    for _ in range(50):
+        admission.pace.observe(400, BRIEF_S / 100)
+    assert admission.max_batch_tokens == 1000
+    for _ in range(200):
+        admission.pace.observe(400, 1.0)
+    assert admission.max_batch_tokens == 256
+
+
+def test_where_memory_ran_out_brief_batches_keep_to_the_budget_too():
+    admission = Admission(256, max_brief_tokens=1000)
+    admission.pace.observe(1000, BRIEF_S / 10)
+    admission.budget.shrink(900)
+    assert admission.max_batch_tokens == 128

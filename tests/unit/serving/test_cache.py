@@ -10,7 +10,7 @@ import pytest
 from neural_condense_core.condensers.echo import EchoCondenser
 from neural_condense_core.errors import ConfigError
 from neural_condense_core.serving import cache as cache_module
-from neural_condense_core.serving.cache import ENTRY_BYTES, AnswerCache, as_hit
+from neural_condense_core.serving.cache import CACHE_HEADER, ENTRY_BYTES, AnswerCache, as_hit
 from neural_condense_core.serving.jobs import Answer, Job
 from neural_condense_core.serving.worker import Worker
 from neural_condense_core.wire.codec import (
@@ -229,6 +229,21 @@ def test_large_bodies_are_kept_by_a_thread_and_small_ones_at_once():
 
     assert asyncio.run(go()) == [True, False]
     cache.close()
+
+
+def test_a_small_body_is_marked_when_it_is_asked_for_again():
+    async def go():
+        cache = AnswerCache()
+        cache.keep(key(1), made(JSON))
+        before = cache.n_bytes
+        first = await cache.find(key(1))
+        assert first is not None
+        assert first.headers[CACHE_HEADER] == "hit"
+        assert first.body.endswith(b',"cached":true}')
+        assert await cache.find(key(1)) is first, "marked once"
+        assert cache.n_bytes == before + len(b',"cached":true')
+
+    asyncio.run(go())
 
 
 def test_a_cache_that_fails_is_a_miss(tmp_path, monkeypatch, caplog):
