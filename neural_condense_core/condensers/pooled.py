@@ -24,7 +24,7 @@ residual on runs of kept tokens and the assignment of dropped tokens to them are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.lora import add_lora
+from neural_condense_core.condensers.packed_encoder import PackedEncoder, packed_or_none
 from neural_condense_core.condensers.salience import LAYER, Salience
 from neural_condense_core.condensers.span_plan import SpanPlan
 from neural_condense_core.condensers.trainable import (
@@ -45,6 +46,20 @@ from neural_condense_core.errors import CheckpointError
 from neural_condense_core.llm.hf import HFTarget
 
 RATIOS = (1, 2, 4, 8, 16)
+
+PROBE_TEXT = """
+The harbour master, Mr. Okafor, opened the ledger at 6:45. "Three boats left before dawn," he said,
+"and only two have called in." Outside, rain ran down the windows; a gull cried. On 14 March 1987
+the same thing had happened: the trawler Ida, with a crew of 9, was found 12 km off the cape. In its
+report (section 4.2) the commission recommended new radios, better charts & a second lighthouse, at
+a cost of $1.3 million. However, most of it was never built. Why? Nobody in the village could give a
+simple answer. According to the council's engineer, Dr. Anna Lindqvist, the river carries about 5%
+more water each decade, so plans that were good in 1950 fail today.
+"""
+"""Ordinary text on which a packed encoder sees how large its numbers become."""
+
+MAX_PACKED_TOKENS = 2048
+"""Tokens that a packed encoder takes at once; their states fill the caches of a core by then."""
 
 DEFAULTS: dict[str, Any] = {"n_layers": 10, "lora_r": 64, "lora_alpha": 128}
 
@@ -69,6 +84,7 @@ class PooledModule(WindowModule):
         self.encoder = add_lora(
             target.first_layers(n_layers), lora_r, lora_alpha, first_layer=self.salience_layer
         )
+        self.packed: PackedEncoder | None = None
         self.salience = Salience(hidden).requires_grad_(False)
         self.norm = nn.RMSNorm(hidden)
         self.pool_score = nn.Linear(hidden, 1)
@@ -89,7 +105,7 @@ class PooledModule(WindowModule):
         if ratio == 1:  # nothing is dropped, so there is nothing to add
             places = torch.arange(input_ids.shape[1], device=input_ids.device)
             return embeds.float(), places.expand(input_ids.shape)
-        states, early = self._encode(embeds)
+        states, early = self._encode(embeds, n_context)
         scores = self.salience(early, n_context, self.informativeness[input_ids])
         plan = SpanPlan(scores, n_context, ratio)
         normed = self.norm(states.float())
@@ -103,8 +119,25 @@ class PooledModule(WindowModule):
         below = self.salience_layer
         return self.target[0].first_layers(below) if below else None
 
-    def _encode(self, embeds: Tensor) -> tuple[Tensor, Tensor]:
+    def pack(self, window_tokens: int, probe: Sequence[int]) -> None:
+        """Encode by ``PackedEncoder`` from now on, where it helps; trained weights are merged.
+
+        Parameters
+        ----------
+        window_tokens : longest window
+        probe : token ids of some text
+        """
+        embeds = self.target[0].embed_ids(torch.tensor(list(probe)[:window_tokens]))
+        self.packed = packed_or_none(self.encoder, self.salience_layer, window_tokens, embeds)
+
+    def _encode(self, embeds: Tensor, n_context: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states behind layer K and behind salience's layer, (batch, n, hidden)."""
+        if self.packed is not None:
+            is_real = torch.arange(embeds.shape[1]) < n_context[:, None]
+            found = self.packed(embeds[is_real], n_context.tolist())
+            padded = embeds.new_zeros(2, *embeds.shape, dtype=torch.float32)
+            padded[0, is_real], padded[1, is_real] = found
+            return padded[0], padded[1]
         encoded = self.encoder(
             inputs_embeds=embeds,
             attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
@@ -166,11 +199,25 @@ class PooledCondenser(TrainableCondenser):
                 f"{options.checkpoint} offers ratios {list(condenser.ratios or ())}; "
                 f"pooled knows {list(RATIOS)}"
             )
+        if options.dtype == "auto":
+            condenser.module.pack(cls.window_tokens, condenser.tokenize(PROBE_TEXT))
         return condenser
 
     def save(self, folder: Path, name: str, ratios: Sequence[int], **facts: Any) -> None:
         """Write a checkpoint; ratio 1, the plain embeddings, needs no training and is offered."""
         super().save(folder, name, sorted({1, *ratios}), **facts)
+
+    def _chunks(
+        self, contexts: Sequence[Sequence[int]], windows: list[tuple[int, int]]
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Group windows; a packed encoder takes any lengths together, the rest is cheap."""
+        if self.module.packed is None:
+            yield from super()._chunks(contexts, windows)
+            return
+        size = MAX_PACKED_TOKENS // self.window_tokens
+        by_length = sorted(windows, key=lambda window: len(contexts[window[0]]) - window[1])
+        for first in range(0, len(by_length), size):
+            yield by_length[first : first + size]
 
     def _check_config(self, available: int) -> None:
         """Refuse settings that no pooled condenser has.

@@ -9,12 +9,15 @@ Design decisions
   number of tokens that the ratio asks for. A fixed length of 8 a run was clearly worse
   (docs/log.md).
 * The optimum comes from dynamic programming over the window, all rows of a batch at once, and does
-  not depend on a row's padding.
+  not depend on a row's padding. It is numpy's on any device: a step is a handful of operations on
+  a few hundred numbers, and torch's own cost of starting each was eight tenths of the plan's time.
 * Dropped tokens are dealt out to the kept ones evenly and in order.
 """
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -69,39 +72,42 @@ def best_runs(scores: Tensor, is_real: Tensor, n_kept: Tensor, run_cost: float) 
     -------
     (batch, n) bool
     """
-    batch, n = scores.shape
-    worth = scores.double().masked_fill(~is_real, IMPOSSIBLE)
-    budget = int(n_kept.max())
+    worth = scores.detach().cpu().double().masked_fill(~is_real.cpu(), IMPOSSIBLE).numpy()
+    budgets = n_kept.cpu().numpy()
+    n = worth.shape[1]
     # best[k]: the most that k tokens chosen so far are worth, the latest token dropped or kept
-    dropped = torch.full((batch, budget + 1), IMPOSSIBLE, dtype=torch.double, device=scores.device)
+    dropped = np.full((len(worth), budgets.max() + 1), IMPOSSIBLE)
     dropped[:, 0] = 0.0
-    kept = torch.full_like(dropped, IMPOSSIBLE)
-    after_kept = torch.zeros(n, batch, budget + 1, dtype=torch.bool, device=scores.device)
-    goes_on = torch.zeros_like(after_kept)
+    kept = np.full_like(dropped, IMPOSSIBLE)
+    begun = np.empty_like(dropped[:, 1:])
+    taken = np.empty_like(begun)
+    after_kept = np.zeros((n, *dropped.shape), dtype=np.bool_)
+    goes_on = np.zeros_like(after_kept)
     for i in range(n):
-        goes_on[i, :, 1:] = kept[:, :-1] >= dropped[:, :-1] - run_cost
-        taken = torch.maximum(kept[:, :-1], dropped[:, :-1] - run_cost) + worth[:, i, None]
-        after_kept[i] = kept > dropped
-        dropped = torch.maximum(dropped, kept)
-        kept = torch.cat([torch.full_like(kept[:, :1], IMPOSSIBLE), taken], 1)
-    return _trace_back(kept, dropped, after_kept, goes_on, n_kept)
+        np.subtract(dropped[:, :-1], run_cost, out=begun)
+        np.greater_equal(kept[:, :-1], begun, out=goes_on[i, :, 1:])
+        np.maximum(kept[:, :-1], begun, out=taken)
+        taken += worth[:, i, None]
+        np.greater(kept, dropped, out=after_kept[i])
+        np.maximum(dropped, kept, out=dropped)
+        kept[:, 1:] = taken
+    chosen = np.zeros(worth.shape, dtype=np.bool_)
+    for row, budget in enumerate(budgets.tolist()):
+        is_kept = bool(kept[row, budget] > dropped[row, budget])
+        chosen[row] = _trace_back(after_kept[:, row], goes_on[:, row], budget, is_kept)
+    return torch.from_numpy(chosen).to(scores.device)
 
 
 def _trace_back(
-    kept: Tensor, dropped: Tensor, after_kept: Tensor, goes_on: Tensor, n_kept: Tensor
-) -> Tensor:
-    """Follow the choices from the last token to the first: (batch, n) bool."""
-    n, batch = after_kept.shape[:2]
-    left = n_kept.clone()[:, None]
-    is_kept = (kept.gather(1, left) > dropped.gather(1, left))[:, 0]
-    chosen = torch.zeros(batch, n, dtype=torch.bool, device=kept.device)
-    for i in range(n - 1, -1, -1):
-        chosen[:, i] = is_kept
-        before_if_kept = goes_on[i].gather(1, left)[:, 0]
-        before_if_dropped = after_kept[i].gather(1, left)[:, 0]
-        left = left - is_kept[:, None].long()
-        is_kept = torch.where(is_kept, before_if_kept, before_if_dropped)
-    return chosen
+    after_kept: npt.NDArray[np.bool_], goes_on: npt.NDArray[np.bool_], left: int, is_kept: bool
+) -> list[bool]:
+    """Follow one row's choices, (n, budget + 1) each, from the last token to the first."""
+    chosen = []
+    for i in range(len(after_kept) - 1, -1, -1):
+        chosen.append(is_kept)
+        before = goes_on if is_kept else after_kept
+        is_kept, left = bool(before[i, left]), left - is_kept
+    return chosen[::-1]
 
 
 def _slots(chosen: Tensor, is_real: Tensor, n_kept: Tensor) -> Tensor:
