@@ -19,6 +19,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,14 +192,18 @@ def _prose(text: str) -> str:
     return text.replace("``", "`").strip()
 
 
+@cache
+def _package() -> griffe.Object:
+    found = griffe.load(
+        PACKAGE, search_paths=[ROOT], allow_inspection=False, docstring_parser="numpy"
+    )
+    return cast(griffe.Object, found)
+
+
 def public(module: str, name: str) -> list[str]:
     """Return the documentation of a public class or function; a name that is gone is a KeyError."""
-    path = f"{PACKAGE}.{module}"
-    loaded = griffe.load(
-        path, search_paths=[ROOT], allow_inspection=False, docstring_parser="numpy"
-    )
-    found = loaded[name]
-    lines = [f"#### `{name}`", "", f"`from {path} import {name}`", ""]
+    found = _package()[f"{module}.{name}"]
+    lines = [f"#### `{name}`", "", f"`from {PACKAGE}.{module} import {name}`", ""]
     if isinstance(found, griffe.Class):
         return [*lines, *_class(found)]
     return [*lines, *_function(cast(griffe.Function, found))]
@@ -267,7 +272,8 @@ def _sections(found: griffe.Object) -> list[str]:
 def _parameters(values: Sequence[Any]) -> Iterator[str]:
     for told, group in groupby(values, key=_told):
         names = ", ".join(f"`{value.name}`" for value in group)
-        yield f"- {names}: {told}"
+        if told:  # else it is a sentence behind the list, which has no colon
+            yield f"- {names}: {told}"
 
 
 def _told(value: Any) -> str:

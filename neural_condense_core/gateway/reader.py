@@ -46,6 +46,7 @@ from neural_condense_core.gateway.reader_messages import (
 )
 from neural_condense_core.llm.base import Prompt, Segment, TargetLLM, TokenIds, as_segment
 from neural_condense_core.llm.prompt import Turn, conversation, prompt_length
+from neural_condense_core.threads import use_threads
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ def main(spec: ReaderSpec, connection: Connection) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    os.environ["OMP_NUM_THREADS"] = str(spec.threads)
+    use_threads(spec.threads)
     lock = threading.Lock()
 
     def say(number: int, said: Said) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from neural_condense_core import errors
 from neural_condense_core.errors import ConfigError, NeuralCondenseError, type_and_frames
 from neural_condense_core.scoring.service import ScoringService, ServiceConfig
+from neural_condense_core.threads import use_threads
 from neural_condense_core.wire.scoring import ScoreLimits, decode_score_request
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def prepare(threads: int) -> None:
     # The front blocks them while it spawns, so that none arrives before this line.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    use_threads(threads)
 
 
 def load(spec: WorkerSpec) -> Loaded | NeuralCondenseError:

@@ -63,6 +63,7 @@ from neural_condense_core.serving.jobs import (
 from neural_condense_core.serving.revision import revision_of
 from neural_condense_core.serving.settings import DEFAULT_RATIO
 from neural_condense_core.serving.shared_bodies import Handover, SharedBlock
+from neural_condense_core.threads import use_threads
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.codec import JSON, encode, reply_headers
 
@@ -301,7 +302,7 @@ def initialize(
     _calls.append(calls)
     _ignore_signals()
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(spec.threads)
+    use_threads(spec.threads)
     pid = os.getpid()
     reports.send(Progress(pid, "import", 0.05))
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-N_DOCUMENTS = 10
+N_DOCUMENTS = 6
 N_SENTENCES = 60
 
 _FIRST = ("Mara", "Tobin", "Ilse", "Corwin", "Dalia", "Edmund", "Petra", "Soren")

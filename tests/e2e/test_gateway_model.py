@@ -26,7 +26,7 @@ def test_answers_are_the_models_own_from_text_and_from_condensed_tokens(tiny_lla
     target = load_target(tiny_llama, dtype="float32")
     server = Server(
         "--target", tiny_llama, "--condenser", "mean-embedding", "--dtype", "float32",
-        "--model_name", "tiny", "--floor", "0", command=COMMAND,
+        "--model_name", "tiny", "--floor", "0.01", command=COMMAND,
     ).ready()  # fmt: skip
     try:
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
