@@ -36,7 +36,7 @@ from neural_condense_core.client.exchange import (
     read_info,
     read_progress,
 )
-from neural_condense_core.client.loop_thread import LoopThread
+from neural_condense_core.client.loop_thread import SyncClient
 from neural_condense_core.errors import BackendError, ConfigError, DeadlineError, RetryableError
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.arrays import Limits
@@ -206,7 +206,7 @@ class AsyncBackendClient:
                 return Answer(response.status_code, response.headers, body.bytes())
 
 
-class BackendClient:
+class BackendClient(SyncClient[AsyncBackendClient]):
     """Sync client; a context manager, usable by several threads.
 
     Parameters
@@ -216,28 +216,12 @@ class BackendClient:
     """
 
     def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
-        self._client = AsyncBackendClient(url, **settings)
-        self._loop = LoopThread()
-
-    @property
-    def url(self) -> str:
-        """Where the backend is."""
-        return self._client.url
+        super().__init__(AsyncBackendClient(url, **settings))
 
     @property
     def timeout_s(self) -> float:
         """Deadline of one ``condense`` call."""
         return self._client.timeout_s
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; calls of other threads end."""
-        self._loop.close(self._client.close())
 
     def condense(
         self,

@@ -28,7 +28,7 @@ from neural_condense_core.client.exchange import (
     Budget,
     error_from,
 )
-from neural_condense_core.client.loop_thread import LoopThread
+from neural_condense_core.client.loop_thread import SyncClient
 from neural_condense_core.errors import BackendError, CodecError, ConfigError, RetryableError
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.arrays import Limits
@@ -216,7 +216,7 @@ class AsyncGatewayClient:
             ) from error
 
 
-class GatewayClient:
+class GatewayClient(SyncClient[AsyncGatewayClient]):
     """Sync client; a context manager, usable by several threads.
 
     Parameters
@@ -226,23 +226,7 @@ class GatewayClient:
     """
 
     def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
-        self._client = AsyncGatewayClient(url, **settings)
-        self._loop = LoopThread()
-
-    @property
-    def url(self) -> str:
-        """Where the gateway is."""
-        return self._client.url
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; calls of other threads end."""
-        self._loop.close(self._client.close())
+        super().__init__(AsyncGatewayClient(url, **settings))
 
     def condense(self, context: str, **wanted: Any) -> ContextInfo:
         """Condense a text and keep it; parameters as ``AsyncGatewayClient.condense``."""

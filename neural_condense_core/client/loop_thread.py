@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers without one.
+"""An event loop in a thread of its own, and the sync client that every async one is wrapped in.
 
 Design decisions
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -57,6 +57,48 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class Closable(Protocol):
+    """What every async client has."""
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+C = TypeVar("C", bound=Closable)
+
+
+class SyncClient(Generic[C]):
+    """A client for callers without an event loop; a context manager, usable by several threads.
+
+    Parameters
+    ----------
+    client : the async client that does the work
+    """
+
+    def __init__(self, client: C) -> None:
+        self._client = client
+        self._loop = LoopThread()
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._client.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; calls of other threads end."""
+        self._loop.close(self._client.close())
 
 
 async def _cancel_others() -> None:

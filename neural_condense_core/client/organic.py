@@ -31,7 +31,7 @@ from neural_condense_core.client.exchange import (
     Budget,
     error_from,
 )
-from neural_condense_core.client.loop_thread import LoopThread
+from neural_condense_core.client.loop_thread import SyncClient
 from neural_condense_core.errors import BackendError, CodecError, ConfigError, RetryableError
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.arrays import Limits
@@ -299,7 +299,7 @@ class AsyncOrganicClient:
         return headers
 
 
-class OrganicClient:
+class OrganicClient(SyncClient[AsyncOrganicClient]):
     """Sync client; a context manager, usable by several threads.
 
     Parameters
@@ -309,23 +309,7 @@ class OrganicClient:
     """
 
     def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
-        self._client = AsyncOrganicClient(url, **settings)
-        self._loop = LoopThread()
-
-    @property
-    def url(self) -> str:
-        """Where the validator is."""
-        return self._client.url
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; calls of other threads end."""
-        self._loop.close(self._client.close())
+        super().__init__(AsyncOrganicClient(url, **settings))
 
     def condense(self, context: str, **wanted: Any) -> CondensedTokens:
         """Condense a text; parameters and errors as ``AsyncOrganicClient.condense``."""

@@ -12,6 +12,7 @@ Design decisions
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class ServedPrefix:
     n_tokens: int
 
 
-class ServedTarget(HFText):
+class ServedTarget(HFText, ABC):
     """A target model behind an engine's server.
 
     Parameters
@@ -94,8 +95,9 @@ class ServedTarget(HFText):
         require_fitting(self, whole, 0, max_new_tokens, engine=self.engine)
         return self._pieces(whole, max_new_tokens, sampling)
 
+    @abstractmethod
     def _pieces(self, prompt: Prompt, max_new_tokens: int, sampling: Sampling) -> Iterator[Piece]:
-        raise NotImplementedError
+        """Ask the server; the prompt fits the model."""
 
     def joined(self, prompt: Prompt, prefix: Prefix | None) -> Prompt:
         """Return a prompt with what stands before it.
