@@ -165,10 +165,9 @@ class AnswerCache:
         """Keep an answer, in a thread where that takes time; from inside an event loop."""
         if not answer.cacheable or (self.folder is None and self._size(answer) > self.max_bytes):
             return
-        if self.folder is None and len(answer.body) <= INLINE_BYTES:
-            # Marked when it is asked for again, which most are not.
-            self._remember(key, answer)
-        else:
+        # At once, so that whoever asks next finds it; marked only then, which most never are.
+        self._remember(key, answer)
+        if self.folder is not None or len(answer.body) > INLINE_BYTES:
             self._in_thread(lambda: self.put(key, answer))
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ import logging
 import pickle
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from neural_condense_core.errors import NeuralCondenseError, type_and_frames
@@ -92,7 +93,8 @@ def answer_calls(
     known : exceptions that the front is given as they are; of any other the type and place are
         logged here, and its message is told to nobody, as it may quote a context
     """
-    with theirs, theirs.makefile("rb") as requests:
+    # A front that hangs up with an answer of ours unread resets the connection.
+    with theirs, theirs.makefile("rb") as requests, suppress(ConnectionError):
         while len(head := requests.read(_LENGTH_BYTES)) == _LENGTH_BYTES:
             raw = requests.read(int.from_bytes(head, "little"))
             try:
@@ -103,10 +105,7 @@ def answer_calls(
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
                 log.error("a batch raised %s", type_and_frames(error))
                 reply = _framed((True, NeuralCondenseError("the batch failed in its worker")))
-            try:
-                theirs.sendall(reply)
-            except OSError:  # the front is gone
-                return
+            theirs.sendall(reply)
 
 
 def _framed(message: Any) -> bytes:

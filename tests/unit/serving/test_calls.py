@@ -1,5 +1,8 @@
 import asyncio
 import logging
+import pickle
+import select
+import socket
 import threading
 
 import pytest
@@ -102,6 +105,19 @@ def test_a_call_that_is_given_up_never_answers_the_next_one():
             await calls.call("second")
 
     with_worker(main)
+
+
+def test_a_front_that_hangs_up_before_it_has_read_the_answer_ends_the_worker_in_peace():
+    ours, theirs = socket.socketpair()
+    worker = threading.Thread(target=answer_calls, args=(theirs, respond, ()))
+    worker.start()
+    request = pickle.dumps("first")
+    ours.sendall(len(request).to_bytes(8, "little") + request)
+    assert select.select([ours], [], [], 60)[0], "it has answered"
+    ours.close()
+    worker.join(60)
+    # What the thread would raise fails the test: pytest's warnings are errors.
+    assert not worker.is_alive()
 
 
 @pytest.mark.parametrize("half_way", [False, True])
