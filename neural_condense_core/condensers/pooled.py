@@ -1,10 +1,10 @@
 """``pooled``: the pooled residual condenser, any ratio in {1, 2, 4, 8, 16} at run time.
 
-Of each window the runs of tokens that are most worth keeping (``salience.py``, ``span_plan.py``)
-are the *base*: their embeddings, as many as there are condensed tokens. A residual,
-zero-initialised, adds what the other tokens said: each dropped token belongs to one of the kept
-ones, in order; the hidden states of such a slot's tokens behind layer K of the target are pooled
-and go through an MLP.
+Of each window the runs of tokens that are most worth keeping, and its end (``salience.py``,
+``span_plan.py``), are the *base*: their embeddings, as many as there are condensed tokens. A
+residual, zero-initialised, adds what the other tokens said: each dropped token belongs to one of
+the kept ones, in order; the hidden states of such a slot's tokens behind layer K of the target are
+pooled and go through an MLP.
 
 Design decisions
 
@@ -13,7 +13,8 @@ Design decisions
 * The encoder is causal and pads on the right, so padding is never seen and no mask is needed.
 * Layers below the one that salience reads have no adapters: the plan of a text is fixed before
   training and stays what it was, and one pass serves both.
-* Unigram self-information, a part of the score, is a table stored with the checkpoint.
+* Unigram self-information, a part of the score, is a table stored with the checkpoint. Digits stand
+  higher in it: without that numbers were dropped almost always (docs/log.md).
 
 References
 ----------
@@ -58,10 +59,16 @@ more water each decade, so plans that were good in 1950 fail today.
 """
 """Ordinary text on which a packed encoder sees how large its numbers become."""
 
+DIGIT_NATS = 5.0
+"""What a digit tells beyond its own rarity: digits are common, the number that they spell is not,
+and nothing around it lets a reader guess it."""
+
 MAX_PACKED_TOKENS = 2048
 """Tokens that a packed encoder takes at once; their states fill the caches of a core by then."""
 
-DEFAULTS: dict[str, Any] = {"n_layers": 10, "lora_r": 64, "lora_alpha": 128}
+DEFAULTS: dict[str, Any] = {"n_layers": 10, "lora_r": 64, "lora_alpha": 128, "tail_eighths": 2}
+LEAST = {"tail_eighths": 0}
+"""Least value of a setting, where that is not 1."""
 
 
 class PooledModule(WindowModule):
@@ -72,12 +79,16 @@ class PooledModule(WindowModule):
     target : whose layers are copied and whose embeddings are the base
     n_layers : K
     lora_r, lora_alpha : rank and scale of the adapters on all linear layers from ``LAYER`` on
+    tail_eighths : eighths of the kept tokens that are the last ones of a window
     """
 
     informativeness: Tensor
 
-    def __init__(self, target: HFTarget, n_layers: int, lora_r: int, lora_alpha: int) -> None:
+    def __init__(
+        self, target: HFTarget, n_layers: int, lora_r: int, lora_alpha: int, tail_eighths: int
+    ) -> None:
         super().__init__()
+        self.tail_eighths = tail_eighths
         hidden = target.hidden_size
         self.target = [target]  # in a list, so that its parameters are not this module's
         self.salience_layer = min(LAYER, n_layers - 1)
@@ -107,7 +118,7 @@ class PooledModule(WindowModule):
             return embeds.float(), places.expand(input_ids.shape)
         states, early = self._encode(embeds, n_context)
         scores = self.salience(early, n_context, self.informativeness[input_ids])
-        plan = SpanPlan(scores, n_context, ratio)
+        plan = SpanPlan(scores, n_context, ratio, self.tail_eighths)
         normed = self.norm(states.float())
         inner = torch.cat([_gather(normed, plan.kept), self._pool(normed, plan)], -1)
         inner = inner + self.ratio_embedding.weight[RATIOS.index(ratio)]
@@ -231,8 +242,15 @@ class PooledCondenser(TrainableCondenser):
         if unknown:
             raise CheckpointError(f"unknown settings of a pooled condenser: {', '.join(unknown)}")
         for key, value in self.config.items():
-            if type(value) is not int or value < 1:
-                raise CheckpointError(f"{key} must be a whole number from 1 on, got {value!r}")
+            least = LEAST.get(key, 1)
+            if type(value) is not int or value < least:
+                raise CheckpointError(
+                    f"{key} must be a whole number from {least} on, got {value!r}"
+                )
+        if self.config["tail_eighths"] > 8:
+            raise CheckpointError(
+                f"tail_eighths is {self.config['tail_eighths']}; 8 is all of them"
+            )
         if self.config["n_layers"] > available:
             raise CheckpointError(
                 f"n_layers is {self.config['n_layers']}; {self.target_model} has {available}"
@@ -244,9 +262,16 @@ class PooledCondenser(TrainableCondenser):
         return {"informativeness", *(f"salience.{name}" for name in head)}
 
     def fit_statistics(self, stretches: Sequence[Sequence[int]]) -> None:
-        """Set the informativeness of each token to its unigram self-information, nats."""
+        """Set the informativeness of each token to its unigram self-information, nats.
+
+        Digits get ``DIGIT_NATS`` more.
+        """
         counts = torch.ones_like(self.module.informativeness)
         for ids in stretches:
             index = torch.tensor(list(ids), device=counts.device)
             counts.index_add_(0, index, torch.ones_like(index, dtype=counts.dtype))
+        n_texts = min(len(counts), len(self.target.tokenizer))
+        texts = self.target.tokenizer.batch_decode([[i] for i in range(n_texts)])
+        digits = [DIGIT_NATS * any(map(str.isdigit, text)) for text in texts]
         self.module.informativeness.copy_(-(counts / counts.sum()).log())
+        self.module.informativeness[:n_texts] += torch.tensor(digits, device=counts.device)

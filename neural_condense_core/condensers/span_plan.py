@@ -11,6 +11,8 @@ Design decisions
 * The optimum comes from dynamic programming over the window, all rows of a batch at once, and does
   not depend on a row's padding. It is numpy's on any device: a step is a handful of operations on
   a few hundred numbers, and torch's own cost of starting each was eight tenths of the plan's time.
+* The end of a window may be kept whatever its scores: what is written next follows from what was
+  written last, and no score of single tokens says so (docs/log.md).
 * Dropped tokens are dealt out to the kept ones evenly and in order.
 """
 
@@ -24,6 +26,9 @@ from torch import Tensor
 RUN_COST = 1.5
 """What a run costs, in units of the scores."""
 
+ALWAYS = 1e6
+"""Worth of a token that is kept whatever its score."""
+
 IMPOSSIBLE = -1e18
 
 
@@ -35,6 +40,7 @@ class SpanPlan:
     scores : (batch, n_padded) worth of each token
     n_context : (batch,) how many tokens of each row are real
     ratio : compression ratio r; ``ceil(n_context / r)`` tokens are kept
+    tail_eighths : eighths of the kept tokens, rounded down, that are the window's last tokens
 
     Attributes
     ----------
@@ -43,12 +49,15 @@ class SpanPlan:
     slot : (batch, n_padded) int64, the kept token that a token belongs to, -1 for padding
     """
 
-    def __init__(self, scores: Tensor, n_context: Tensor, ratio: int) -> None:
+    def __init__(
+        self, scores: Tensor, n_context: Tensor, ratio: int, tail_eighths: int = 0
+    ) -> None:
         n_padded = scores.shape[1]
         n_kept = -(-n_context // ratio)
         place = torch.arange(n_padded, device=scores.device)
         is_real = place < n_context[:, None]
-        chosen = best_runs(scores, is_real, n_kept, RUN_COST)
+        is_tail = place >= (n_context - n_kept * tail_eighths // 8)[:, None]
+        chosen = best_runs(scores.masked_fill(is_tail, ALWAYS), is_real, n_kept, RUN_COST)
         width = -(-n_padded // ratio)
         # chosen places first, in order; the rest behind them
         order = torch.where(chosen, place, place + n_padded).argsort(-1)[:, :width]

@@ -11,6 +11,7 @@ import torch
 from neural_condense_core.condensers.base import LoadOptions
 from neural_condense_core.condensers.checkpoints import load_condenser, read_config
 from neural_condense_core.condensers.pooled import (
+    DIGIT_NATS,
     NORM_RANGE,
     RATIOS,
     PooledCondenser,
@@ -61,6 +62,14 @@ def test_statistics_make_rare_tokens_informative(untrained: PooledCondenser) -> 
     untrained.fit_statistics([[5] * 90 + [6] * 10])
     table = untrained.module.informativeness
     assert table[5] < table[6] < table[7]
+
+
+def test_digits_are_informative_however_common(untrained: PooledCondenser) -> None:
+    tokenize = untrained.target.tokenize
+    digit, letter = tokenize("7")[-1], tokenize("e")[-1]
+    untrained.fit_statistics([[digit, letter] * 50])
+    table = untrained.module.informativeness
+    assert table[digit] == pytest.approx(table[letter] + DIGIT_NATS)
 
 
 def test_the_residual_reads_dropped_tokens(trained: PooledCondenser) -> None:
@@ -127,6 +136,8 @@ def test_a_checkpoint_of_other_settings_is_refused(
         ({"n_layers": 99}, "n_layers is 99"),
         ({"n_layers": "1"}, "whole number"),
         ({"lora_r": 0}, "whole number"),
+        ({"tail_eighths": -1}, "whole number from 0"),
+        ({"tail_eighths": 9}, "8 is all"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(

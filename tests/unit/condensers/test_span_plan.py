@@ -84,3 +84,15 @@ def test_a_run_is_worth_its_cost_or_is_not_begun() -> None:
     scores[0, 20:24] = 1.0
     plan = SpanPlan(scores, torch.tensor([32]), 4)
     assert plan.kept[0].tolist() == [8, 9, 10, 11, 20, 21, 22, 23]
+
+
+@pytest.mark.parametrize("tail_eighths", [0, 2, 5, 8])
+@pytest.mark.parametrize("n", [1, 7, 64])
+def test_the_end_of_a_window_is_kept_whatever_its_scores(n: int, tail_eighths: int) -> None:
+    scores = torch.zeros(1, n + 3)
+    scores[0, : n // 2] = 5.0  # what is worth something stands at the beginning
+    n_kept = -(-n // 4)
+    plan = SpanPlan(scores, torch.tensor([n]), 4, tail_eighths)
+    kept = plan.kept[0, :n_kept].tolist()
+    n_tail = n_kept * tail_eighths // 8
+    assert kept == [*range(n_kept - n_tail), *range(n - n_tail, n)]
