@@ -40,6 +40,64 @@ def play_round(records, tier="research", c=0.5, at=NOW):
     return made
 
 
+def write_history(path, n_rounds=24):
+    """Write a day of a subnet: two tiers, five miners, some trouble, weights now and then."""
+    tiers = ("research", "inference_1")
+    miners = [
+        (f"5{name:x<47}", uid) for uid, name in enumerate(("Best", "Next", "Slow", "Odd", "Off"))
+    ]
+    ratings = {}
+    with Records(path) as records:
+        State(records).remember_tiers(TIERS)
+        for number in range(n_rounds):
+            at = NOW + 3600 * number
+            tier = tiers[number % 2]
+            with records.transaction() as connection:
+                made = records.open_round(connection, tier, number, 100 + 360 * number, at)
+                replies, scores = [], []
+                for hotkey, uid in miners:
+                    wave = 0.06 * ((number * (uid + 3)) % 7) / 7
+                    found = _played(made, hotkey, uid, number, wave, TIERS[tier])
+                    replies += found
+                    good = [each for each in found if each.code == "ok"]
+                    c = 0.52 - 0.11 * uid + wave if len(good) > 1 else None
+                    slow = sum(each.elapsed_s for each in good) / max(1, len(good))
+                    factor = 1 - TIERS[tier].latency_weight * slow / TIERS[tier].timeout_s
+                    s = max(0.0, c or 0.0) * factor * len(good) / len(found)
+                    ratings[tier, uid] = 0.8 * ratings.get((tier, uid), s) + 0.2 * s
+                    baseline = None if c is None else 0.31 + wave / 2
+                    scores.append(ScoreRow(
+                        made, hotkey, uid, tier, c, None if c is None else c + 0.12,
+                        None if c is None else "head-tail", baseline, s, ratings[tier, uid],
+                        {"n_items": 8, "tasks": {"cloze": TASK, "continuation": TASK}} if c else {},
+                    ))  # fmt: skip
+                records.write_round(connection, replies, scores)
+                assert records.close_round(connection, made, at + 41)
+            if number % 4 == 3:
+                total = sum(ratings.values())
+                shares = {
+                    uid: (hotkey, sum(ratings.get((each, uid), 0) for each in tiers) / total)
+                    for hotkey, uid in miners[:4]
+                }
+                sent = records.write_weights(100 + 360 * number, shares, code="ok", now=at)
+                records.confirm_weights(sent)
+                write_incentives(records, 100 + 360 * number, at, shares)
+    return miners
+
+
+def _played(made, hotkey, uid, number, wave, tier):
+    def reply(name, status="ok", code="ok", seconds=None):
+        seconds = (0.2 + 0.1 * uid + wave) * tier.timeout_s / 4 if seconds is None else seconds
+        return ReplyRow(made, hotkey, uid, name, "synthetic", status, code, seconds, 64 + uid)
+
+    if uid == 4:
+        return [reply(name, "unreachable", "connect", 0.01) for name in "abcd"]
+    if uid == 3 and number % 3 == 0:
+        return [reply("a"), reply("b", "malformed", "norm"), reply("c"),
+                reply("d", "timeout", "timeout", tier.timeout_s)]  # fmt: skip
+    return [reply(name) for name in "abcd"]
+
+
 def write_subnet(path):
     """Write two rounds, a submission of weights and what the chain pays."""
     with Records(path) as records:

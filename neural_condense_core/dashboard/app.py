@@ -5,8 +5,8 @@ Where it sits: ``server.py`` is the process; the validator itself is another one
 Design decisions
 
 * Read-only: it opens the records for reading and has no route that changes anything.
-* Everything of the page comes from here, and its Content-Security-Policy allows nothing else. What
-  the records hold is put into the page as text, never as markup.
+* Everything of the page comes from here and from ``pages/``, and its Content-Security-Policy allows
+  nothing else. What the records hold is put into the page as text, never as markup.
 * Live without reload: a stream of server-sent events says only *that* something changed, and the
   page asks anew for what it shows. One watcher looks for changes, however many pages are open.
 * SQLite is read in threads, a few at a time; answers are bounded by the records' own limits.
@@ -19,17 +19,17 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from neural_condense_core.dashboard import reading
 from neural_condense_core.errors import NeuralCondenseError, OverloadedError, UnavailableError
+from neural_condense_core.pages.assets import CSS, HEADERS, HTML, JS, add_assets
 from neural_condense_core.records import Records
 from neural_condense_core.wire.incoming import framework_error, own_error, unforeseen_error
 from neural_condense_core.wire.messages import Live
@@ -41,21 +41,12 @@ THREADS = 2
 MAX_WAITING = 32
 """Answers that may be in the making at once; beyond that 429."""
 
+FOLDER = "neural_condense_core.dashboard"
 ASSETS = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
-    "/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),
-    "/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
-}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
+    "/": ("index.html", HTML),
+    "/dashboard.css": ("dashboard.css", CSS),
+    "/dashboard.js": ("dashboard.js", JS),
+    "/charts.js": ("charts.js", JS),
 }
 
 
@@ -107,7 +98,7 @@ class Routes:
         self.watcher = Watcher(records.version)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="records")
         self._n_waiting = 0
-        self._n_streams = 0
+        self.n_streams = 0
 
     async def overview(self) -> Response:
         """Return the leaderboard of every tier."""
@@ -137,11 +128,9 @@ class Routes:
         OverloadedError
             Too many pages are open.
         """
-        if self._n_streams >= MAX_STREAMS:
+        if self.n_streams >= MAX_STREAMS:
             raise OverloadedError("too many pages are open; this one asks again by itself")
-        self._n_streams += 1
-        return StreamingResponse(self._stream(request), media_type="text/event-stream",
-                                 headers=HEADERS)  # fmt: skip
+        return _Stream(self, self._stream(request))
 
     async def live(self) -> Live:
         """Say that the port answers."""
@@ -152,14 +141,11 @@ class Routes:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _stream(self, request: Request) -> AsyncIterator[bytes]:
-        try:
-            seen = -1
-            while not await request.is_disconnected():
-                now = await self.watcher.wait(seen, HEARTBEAT_S)
-                yield b": still here\n\n" if now == seen else b"event: change\ndata: %d\n\n" % now
-                seen = now
-        finally:
-            self._n_streams -= 1
+        seen = -1
+        while not await request.is_disconnected():
+            now = await self.watcher.wait(seen, HEARTBEAT_S)
+            yield b": still here\n\n" if now == seen else b"event: change\ndata: %d\n\n" % now
+            seen = now
 
     async def _read(self, function: Callable[..., dict[str, Any]], *values: object) -> Response:
         if self._n_waiting >= MAX_WAITING:
@@ -173,6 +159,21 @@ class Routes:
         finally:
             self._n_waiting -= 1
         return Response(orjson.dumps(found), media_type="application/json", headers=HEADERS)
+
+
+class _Stream(StreamingResponse):
+    """Counted while it is sent: a client that is gone before the first event never starts it."""
+
+    def __init__(self, routes: Routes, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=HEADERS)
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._routes.n_streams += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._routes.n_streams -= 1
 
 
 def create_app(records: Records) -> FastAPI:
@@ -193,8 +194,7 @@ def create_app(records: Records) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for path, (name, media_type) in ASSETS.items():
-        app.add_api_route(path, _asset(name, media_type), response_class=Response)
+    add_assets(app, FOLDER, ASSETS)
     app.add_api_route("/api/overview", routes.overview, response_class=Response)
     app.add_api_route("/api/miners/{hotkey}", routes.miner, response_class=Response)
     app.add_api_route("/api/rounds", routes.rounds, response_class=Response)
@@ -211,17 +211,3 @@ def create_app(records: Records) -> FastAPI:
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(Exception, unforeseen_error)
     return app
-
-
-def pages() -> Path:
-    """Return the folder of the page's files."""
-    return Path(str(files("neural_condense_core.dashboard") / "pages"))
-
-
-def _asset(name: str, media_type: str) -> Callable[[], Any]:
-    body = (pages() / name).read_bytes()
-
-    async def asset() -> Response:
-        return Response(body, media_type=media_type, headers=HEADERS)
-
-    return asset

@@ -19,7 +19,7 @@ from typing import Any
 from neural_condense_core.constants import TierConfig
 from neural_condense_core.errors import UnknownMinerError, UnknownRoundError
 from neural_condense_core.records import Records, ReplyRow, ScoreRow
-from neural_condense_core.records.explaining import explain, sentence_of
+from neural_condense_core.records.explaining import explain, reasons_of, sentence_of
 from neural_condense_core.records.standing import (
     incentives,
     latest_incentives,
@@ -80,6 +80,7 @@ def miner(records: Records, hotkey: str) -> dict[str, Any]:
     return {
         "schema": 1,
         **found.model_dump(mode="json"),
+        "reasons": _reasons(records, scores, limits),
         "series": [
             {
                 "round": score.round,
@@ -185,6 +186,19 @@ def _last_weights(records: Records) -> dict[str, float]:
 
 def _limits(tier: TierConfig | None) -> dict[str, Any] | None:
     return None if tier is None else asdict(tier)
+
+
+def _reasons(
+    records: Records, scores: Sequence[ScoreRow], limits: Mapping[str, TierConfig]
+) -> dict[str, Sequence[str]]:
+    """Return tier -> sentences about its newest round."""
+    newest: dict[str, ScoreRow] = {}
+    for score in scores:
+        newest.setdefault(score.tier, score)
+    return {
+        tier: reasons_of(score, records.replies(round_id=score.round, hotkey=score.hotkey), limits)
+        for tier, score in newest.items()
+    }
 
 
 def _tasks(score: ScoreRow) -> dict[str, Any]:

@@ -7,8 +7,8 @@ Design decisions
 
 * The page's files need no key, as they hold nothing; every route it asks does, where the gateway
   wants one. The page keeps the key in memory alone.
-* Everything of the page comes from here, and its Content-Security-Policy allows nothing else; what
-  texts and models say is put into it as text, never as markup.
+* Everything of the page comes from here and from ``pages/``, and its Content-Security-Policy allows
+  nothing else; what texts and models say is put into it as text, never as markup.
 * What a file or a stretch costs is bounded, and so many of each are in hand at most.
 """
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from importlib.resources import files
 from typing import Any
 
 import orjson
@@ -32,6 +31,7 @@ from neural_condense_core.gateway.parts import Parts
 from neural_condense_core.gateway.playground_files import MAX_FILE_BYTES, extract
 from neural_condense_core.gateway.playground_trace import MAX_TOKENS
 from neural_condense_core.gateway.reader_messages import Trace, Traced
+from neural_condense_core.pages.assets import CSS, HTML, JS, add_assets
 from neural_condense_core.wire.accept import parse_media_type
 from neural_condense_core.wire.gateway import ID_PATTERN
 from neural_condense_core.wire.incoming import check_content_type, until_gone
@@ -45,26 +45,14 @@ MAX_FILES_IN_HAND = 2
 MAX_TRACES_IN_HAND = 4
 DEFAULT_TRACE_TOKENS = 256
 
-_HTML = "text/html; charset=utf-8"
-_CSS = "text/css; charset=utf-8"
-_JS = "text/javascript; charset=utf-8"
+FOLDER = "neural_condense_core.gateway"
 ASSETS = {
-    "/": ("index.html", _HTML),
-    "/playground.css": ("playground.css", _CSS),
-    "/playground.js": ("playground.js", _JS),
-    "/playground-asking.js": ("asking.js", _JS),
-    "/playground-strip.js": ("strip.js", _JS),
-    "/playground-snippets.js": ("snippets.js", _JS),
-}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
+    "/": ("index.html", HTML),
+    "/playground.css": ("playground.css", CSS),
+    "/playground.js": ("playground.js", JS),
+    "/playground-asking.js": ("asking.js", JS),
+    "/playground-strip.js": ("strip.js", JS),
+    "/playground-snippets.js": ("snippets.js", JS),
 }
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -160,10 +148,7 @@ def add_playground(app: FastAPI, parts: Parts, guard: Guard) -> None:
         app.add_api_route(
             path, guard(path, endpoint), methods=[method], summary=summary, response_class=Response
         )
-    for path, (name, media_type) in ASSETS.items():
-        app.add_api_route(
-            path, _asset(name, media_type), include_in_schema=False, response_class=Response
-        )
+    add_assets(app, FOLDER, ASSETS)
 
 
 class _InHand:
@@ -198,15 +183,6 @@ def _told(found: Traced) -> dict[str, Any]:
     }
 
 
-def _asset(name: str, media_type: str) -> Endpoint:
-    body = (files("neural_condense_core.gateway") / "pages" / name).read_bytes()
-
-    async def asset() -> Response:
-        return Response(body, media_type=media_type, headers=HEADERS)
-
-    return asset
-
-
 def _json(body: dict[str, Any]) -> Response:
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(orjson.dumps(body), headers=headers, media_type="application/json")

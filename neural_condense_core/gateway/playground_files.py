@@ -5,7 +5,8 @@ Where it sits: ``playground.py`` calls ``extract``; this module is also what its
 Design decisions
 
 * Every file is read in a process of its own with bounds on memory, processor and time: a document
-  can be made so that reading it takes for ever, and a thread cannot be stopped.
+  can be made so that reading it takes for ever, and a thread cannot be stopped. That process writes
+  no file, nor leaves its memory, with the document in it, behind when it is killed.
 * What comes out is bounded too, in pages and characters, and says when it was cut.
 * No message quotes the document; a reader's own exception is told by nothing but its type.
 """
@@ -17,6 +18,7 @@ import codecs
 import contextlib
 import io
 import json
+import os
 import re
 import resource
 import sys
@@ -41,6 +43,8 @@ MAX_CHARS = 1_000_000
 TIMEOUT_S = 30.0
 CPU_S = 20
 MEMORY_BYTES = 1 << 30
+NICE = 10
+"""How far behind everything else a file's process stands in line for the processor."""
 
 _SKIPPED = frozenset({"script", "style", "template", "noscript", "svg", "head", "iframe", "object"})
 _VOID = frozenset({"br", "hr", "img", "input", "meta", "link", "wbr", "area", "col", "source"})
@@ -229,8 +233,11 @@ def _read(body: bytes, media_type: str) -> Extracted:
 
 def main() -> NoReturn:
     """Read a file from stdin and write what was found as JSON to stdout: the child's entry."""
+    os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     body = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
     try:
         found = _read(body, sys.argv[1])

@@ -88,22 +88,39 @@ def sentence_of(
     replies : of the miner in that round
     tiers : limits by name
     """
+    return " ".join(reasons_of(score, replies, tiers))
+
+
+def reasons_of(
+    score: ScoreRow, replies: Sequence[ReplyRow], tiers: Mapping[str, TierConfig] | None = None
+) -> tuple[str, ...]:
+    """Return one round of one miner as sentences: what it scored, why, and what held it back most.
+
+    Parameters
+    ----------
+    score : of the round
+    replies : of the miner in that round
+    tiers : limits by name
+    """
     good = [reply for reply in replies if reply.code == OK]
     parts = [
-        f"round {score.round}, tier {score.tier}: S = {score.score:.3f}, rating {score.rating:.3f}",
-        f"{len(good)} of {len(replies)} replies could be judged",
+        f"Round {score.round}, tier {score.tier}: score S = {score.score:.3f}, rating now "
+        f"{score.rating:.3f}.",
+        f"{len(good)} of {len(replies)} replies could be judged.",
+        *_failures(replies),
     ]
-    parts += _failures(replies)
+    time_factor = None
     if good:
         parts += _quality(score, len(good))
-        parts += _speed(score, good, tiers)
-    return "; ".join(parts)
+        said, time_factor = _speed(score, good, tiers)
+        parts += said
+    return (*parts, *_held_back(score, len(good), len(replies), time_factor))
 
 
 def _failures(replies: Sequence[ReplyRow]) -> list[str]:
     counts = Counter(reply.code for reply in replies if reply.code != OK)
     return [
-        f"{n} x {code}" + (f" ({ADVICE[code]})" if code in ADVICE else "") + ", which scores 0"
+        f"{n} x {code}" + (f" ({ADVICE[code]})" if code in ADVICE else "") + ", which scores 0."
         for code, n in counts.most_common()
     ]
 
@@ -111,32 +128,58 @@ def _failures(replies: Sequence[ReplyRow]) -> list[str]:
 def _quality(score: ScoreRow, n_good: int) -> list[str]:
     if score.content_recovery is None:
         if n_good < 2:
-            return ["content recovery needs two good replies in a round: without it S = 0"]
-        return ["content recovery could not be measured: S = 0"]
-    found = [f"content recovery C = {score.content_recovery:.3f}"]
+            return ["Content recovery needs two good replies in a round: without it S = 0."]
+        return ["Content recovery could not be measured: S = 0."]
+    kept = max(0.0, score.content_recovery)
+    found = [
+        f"The condensed tokens told the model {100 * kept:.0f} % of what is specific to each text: "
+        f"content recovery C = {score.content_recovery:.3f}."
+    ]
     if score.best_baseline_c is not None:
-        found[0] += (
-            f" (best training-free method at equal length: {score.best_baseline_name}, "
-            f"{score.best_baseline_c:.3f})"
+        gap = score.best_baseline_c - score.content_recovery
+        amount = "more" if gap > 0 else "less" if gap < 0 else "as much"
+        found.append(
+            f"The best training-free method, {score.best_baseline_name}, told {amount} with as "
+            f"many tokens: C = {score.best_baseline_c:.3f}."
         )
     if score.recovery is not None:
-        note = ": below 0 they mislead, so S = 0" if score.recovery < 0 else ""
-        found.append(f"recovery R = {score.recovery:.3f}{note}")
+        note = ": below 0 they mislead the model, so S = 0" if score.recovery < 0 else ""
+        found.append(f"Recovery R, which style alone raises too, is {score.recovery:.3f}{note}.")
     return found
 
 
 def _speed(
     score: ScoreRow, good: Sequence[ReplyRow], tiers: Mapping[str, TierConfig] | None
-) -> list[str]:
+) -> tuple[list[str], float | None]:
     taken = [reply.elapsed_s for reply in good if reply.elapsed_s is not None]
     if not taken:
-        return []
+        return [], None
     mean = sum(taken) / len(taken)
     tier = (tiers or {}).get(score.tier)
-    if tier is None or not tier.latency_weight:
-        return [f"mean time {mean:.2f} s"]
+    if tier is None:
+        return [f"A reply took {mean:.2f} s on average."], None
+    if not tier.latency_weight:
+        told = f"A reply took {mean:.2f} s on average, which costs nothing in this tier within its "
+        return [f"{told}{tier.timeout_s:g} s."], None
     factor = 1 - tier.latency_weight * mean / tier.timeout_s
-    return [f"mean time {mean:.2f} of {tier.timeout_s:g} s, a factor of {factor:.2f}"]
+    told = f"A reply took {mean:.2f} of {tier.timeout_s:g} s on average: a factor of {factor:.2f}."
+    return [told], factor
+
+
+def _held_back(
+    score: ScoreRow, n_good: int, n_asked: int, time_factor: float | None
+) -> tuple[str, ...]:
+    """Name the smallest of what the score is a product of."""
+    if score.content_recovery is None or not n_asked:
+        return ()
+    misleads = score.recovery is not None and score.recovery < 0
+    left = {
+        "how little of a text is kept": 0.0 if misleads else score.content_recovery,
+        "replies that failed": n_good / n_asked,
+        "the time that replies take": 1.0 if time_factor is None else time_factor,
+    }
+    cause = min(left, key=left.__getitem__)
+    return (f"What held the score back most: {cause}.",) if left[cause] < 1 else ()
 
 
 def _round(score: ScoreRow, replies: Sequence[ReplyRow]) -> dict[str, Any]:

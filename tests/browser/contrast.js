@@ -20,5 +20,9 @@
     const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
     if ((a + 0.05) / (b + 0.05) < (large ? 3 : 4.5)) poor.push(`${element.tagName} ${element.textContent.slice(0, 40)}`);
   }
+  for (const field of document.querySelectorAll("[placeholder]")) {
+    const [a, b] = [luminance(parse(getComputedStyle(field, "::placeholder").color)), luminance(behind(field))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(`placeholder ${field.placeholder}`);
+  }
   return poor;
 }

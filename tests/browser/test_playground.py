@@ -21,6 +21,17 @@ from playground_page import (
     serve,
 )  # fmt: skip
 
+FOCUS = """() => {
+  const one = document.activeElement;
+  if (one === document.body) return [null, 0, true];
+  // A field for files is drawn as its label.
+  const drawn = one.matches(".unseen") ? one.nextElementSibling : one;
+  const [style, box] = [getComputedStyle(drawn), drawn.getBoundingClientRect()];
+  const width = style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth);
+  return [one.id || one.type || one.textContent.slice(0, 20), width,
+          one.matches(".skip") || (box.bottom > 0 && box.top < innerHeight)];
+}"""
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_text_is_condensed_and_asked_about_three_ways(play, poor_contrast, scheme):
@@ -32,7 +43,7 @@ def test_a_text_is_condensed_and_asked_about_three_ways(play, poor_contrast, sch
     assert (shown["Tokens before"], shown["Condensed tokens"]) == ("640", "160")
     assert (shown["Ratio"], shown["Text"]) == ("4.00 to 1", "640 B")
     assert re.fullmatch(r"41\.0 kB, 160 . 64", shown["Matrix"])
-    assert re.fullmatch(r"\d+\.\d+ s", shown["Time"])
+    assert re.fullmatch(r"\d+\.\d+ s(, from the store)?", shown["Time"])
     widths = [
         page.locator(f"#bars .{name}").bounding_box()["width"] for name in ("before", "after")
     ]
@@ -43,7 +54,7 @@ def test_a_text_is_condensed_and_asked_about_three_ways(play, poor_contrast, sch
     assert answer(page, "condensed") == f"<user>Text:\n{'#' * 160}\n\n{ASKED}<assistant>"
     assert answer(page, "full") == f"<user>Text:\n{TEXT}\n\n{ASKED}<assistant>"
     for key in ("none", "condensed", "full"):
-        told = page.locator(f"#answer-{key} .facts").inner_text()
+        told = page.locator(f"#answer-{key} .took").inner_text()
         assert re.fullmatch(
             r"[\d,]+ tokens read, [\d,]+ written; first after .* s, all after .* s", told
         )
@@ -81,7 +92,7 @@ def test_answers_stream_and_can_be_stopped(play):
     assert not answer(page, "none").endswith("<assistant>")  # on its way
     page.locator("#ask-stop").click()
     said(page, "stopped")
-    assert page.locator("#answer-none .facts").inner_text() == "stopped"
+    assert page.locator("#answer-none .took").inner_text() == "stopped"
     assert answer(page, "full") == ""
     assert page.evaluate("document.activeElement.id") == "ask"
     ask(page)
@@ -130,6 +141,8 @@ def test_the_strip_shows_what_was_kept(play):
     assert counts == {
         "kept": "16", "partly": "48", "lost": "32", "misled": "16", "easy anyway": "144",
     }  # fmt: skip
+    page.get_by_text("What the words mean").click()
+    assert "a fifth to two thirds are gone" in page.locator("#meanings").inner_text()
     one = page.locator("#kept-one")
     pieces.nth(4).hover()
     told = "“a”: kept; expected at 90.5 % behind the condensed tokens, at 5.0 % without context"
@@ -151,8 +164,43 @@ def test_the_strip_shows_what_was_kept(play):
     page.locator("#kept-sum", has_text="Tokens 257 to 512").wait_for()
     page.get_by_text("The same as a table").click()
     rows = page.locator("#kept-table tbody tr")
+    rows.first.wait_for()
     assert rows.count() == 256
     assert rows.nth(4).locator("td").all_inner_texts() == ["a", "90.5 %", "5.0 %", "kept"]
+
+
+def test_a_text_that_was_condensed_before_says_why_it_took_no_time(play):
+    page = play()
+    for ending in ("", ", from the store"):
+        condense(page, "a text of this test alone. " * 9)
+        assert re.fullmatch(rf"\d+\.\d+ s{ending}", facts(page)["Time"])
+
+
+def test_the_focus_is_seen_wherever_the_keyboard_goes(play):
+    page = play()
+    condense(page)
+    page.get_by_role("button", name="Show what was kept").click()
+    said(page, "done")
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    seen = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name, width, visible = page.evaluate(FOCUS)
+        if name in seen:
+            break
+        if name is None:
+            continue
+        seen.append(name)
+        assert width >= 2, f"{name} has no outline"
+        assert visible, f"{name} is out of sight"
+    assert {"text", "file", "condenser", "ratio", "condense", "download", "question", "instruction",
+            "longest", "ask", "trace", "strip", "copy", "snippet"} <= set(seen)  # fmt: skip
+
+
+def test_nothing_of_a_text_can_become_markup_even_by_mistake(play):
+    page = play(allow=("TrustedHTML", "Trusted Type", "blocked"))
+    markup = "(() => { try { document.body.innerHTML = '<b>'; } catch (e) { return e.name; } })()"
+    assert page.evaluate(markup) == "TypeError"
 
 
 def test_a_gateway_that_is_gone_is_said_to_be_gone(new_page):

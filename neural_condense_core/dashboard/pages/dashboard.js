@@ -2,25 +2,15 @@
 // put in as text, never as markup. Data is asked for anew whenever the server says that it changed.
 
 import { lineChart } from "/charts.js";
+import { el, facts, skipTo } from "/elements.js";
 
 const main = document.getElementById("main");
 const status = document.getElementById("status");
 const RETRY_MS = 3000;
-const WHY_SHOWN = 3;
+const CHART_ROWS = 50;
 const DASH = "\u2013";
 
 const state = { sort: { key: "rank", descending: false }, filter: "", open: new Set() };
-
-function el(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key === "on") for (const [type, listener] of Object.entries(value)) element.addEventListener(type, listener);
-    else element.setAttribute(key, value === true ? "" : value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
 
 const number = (value, digits = 3) =>
   value === null || value === undefined ? DASH : value.toFixed(digits);
@@ -62,10 +52,10 @@ const minerColumns = [
   { name: "rank", key: "rank", cell: (row) => String(row.rank) },
   { name: "miner", key: "uid", text: true, cell: minerLink },
   { name: "rating", key: "rating", cell: (row) => number(row.rating), class: "share", part: (row) => row.rating },
-  { name: "S", key: "score", cell: (row) => number(row.score) },
-  { name: "C", key: "content_recovery", cell: (row) => number(row.content_recovery) },
-  { name: "R", key: "recovery", cell: (row) => number(row.recovery) },
-  { name: "best baseline C", key: "best_baseline_c", cell: (row) =>
+  { name: "score S", key: "score", cell: (row) => number(row.score) },
+  { name: "content C", key: "content_recovery", cell: (row) => number(row.content_recovery) },
+  { name: "recovery R", key: "recovery", cell: (row) => number(row.recovery) },
+  { name: "best baseline's C", key: "best_baseline_c", cell: (row) =>
     row.best_baseline_c === null ? DASH : `${number(row.best_baseline_c)} ${row.best_baseline_name}` },
   { name: "weight", key: "weight", cell: (row) => number(row.weight, 4) },
   { name: "incentive", key: "incentive", cell: (row) => number(row.incentive, 4) },
@@ -81,7 +71,7 @@ function sorted(rows) {
 function sortBy(key) {
   const same = state.sort.key === key;
   state.sort = { key, descending: same ? !state.sort.descending : key !== "rank" && key !== "uid" };
-  draw(false).then(() => main.querySelector(`[data-sort="${key}"]`)?.focus());
+  draw(false);
 }
 
 async function leaderboard() {
@@ -89,16 +79,17 @@ async function leaderboard() {
   const wanted = state.filter.trim().toLowerCase();
   const parts = [el("h1", {}, "Leaderboard")];
   const filter = el("input", { id: "filter", type: "search", value: state.filter, size: "30",
-    placeholder: "uid or hotkey", on: { input: (event) => { state.filter = event.target.value; draw(false); } } });
-  parts.push(el("label", { for: "filter" }, "Find a miner ", filter));
-  if (!data.tiers.length) parts.push(el("p", {}, "No validator has run with these records yet."));
+    placeholder: "uid or hotkey", autocomplete: "off", on: { input: (event) => { state.filter = event.target.value; draw(false); } } });
+  parts.push(el("label", { for: "filter", class: "find" }, "Find a miner", filter));
+  if (!data.tiers.length) parts.push(el("p", { class: "note" }, "No validator has run with these records yet. ",
+    "As soon as one does, its miners appear here by themselves."));
   for (const tier of data.tiers) {
     const limits = tier.limits;
     parts.push(el("h2", {}, `Tier ${tier.name}`));
     if (limits) parts.push(el("p", { class: "muted" },
-      `${Math.round(limits.incentive_share * 100)} % of the incentive; ${limits.timeout_s} s, contexts up to ` +
-      `${limits.max_context_chars.toLocaleString()} characters, at most ${limits.max_condensed_tokens} tokens; ` +
-      `condensed for ${limits.target_model}`));
+      `${Math.round(limits.incentive_share * 100)} % of the incentive. A reply may take ${limits.timeout_s} s; texts have up to ` +
+      `${limits.max_context_chars.toLocaleString("en")} characters and may become ${limits.max_condensed_tokens} condensed tokens, ` +
+      `for ${limits.target_model}.`));
     const found = tier.miners.filter((row) =>
       !wanted || String(row.uid) === wanted || row.hotkey.toLowerCase().includes(wanted));
     if (found.length) parts.push(table(`Miners of tier ${tier.name}, ${found.length} of ${tier.miners.length}`,
@@ -115,29 +106,17 @@ async function leaderboard() {
 
 async function miner(hotkey) {
   const data = await ask(`/api/miners/${encodeURIComponent(hotkey)}`);
-  const tiers = [...new Set(data.series.map((point) => point.tier))];
-  const line = (name, key, tier) => ({ name, points: data.series.filter((p) => p.tier === tier).map((p) => [p.round, p[key]]) });
-  const parts = [el("h1", {}, `Miner uid ${data.uid}`), el("p", {}, el("code", {}, data.hotkey)),
-    el("p", {}, Object.entries(data.ratings).map(([tier, rating]) => `rating in ${tier}: ${number(rating)}`).join("; "),
-      data.weight ? `; weight ${number(data.weight.weight, 4)} at block ${data.weight.block}` : "; no weight yet"),
-    el("h2", {}, "Why this score"), reasons(data.why.slice(0, WHY_SHOWN))];
-  if (data.why.length > WHY_SHOWN) parts.push(folded("why", "Earlier rounds", reasons(data.why.slice(WHY_SHOWN))));
-  const panels = tiers.flatMap((tier) => [
-    lineChart(`Rating and S, tier ${tier}, by round`, [line("rating", "rating", tier), line("S", "score", tier)], { from: 0 }),
-    lineChart(`C and the best baseline's, tier ${tier}`, [line("C", "content_recovery", tier), line("best baseline", "best_baseline_c", tier)], { from: 0 }),
-  ]);
-  panels.push(lineChart("Seconds to reply, by round", [
-    { name: "mean", points: data.latency.map((point) => [point.round, point.mean_s]) },
-    { name: "slowest", points: data.latency.map((point) => [point.round, point.slowest_s]) }], { unit: " s", from: 0 }),
-    lineChart("Weight, by block", [{ name: "weight", points: data.weights }], { from: 0 }),
-    lineChart("Incentive, by block", [{ name: "incentive", points: data.incentives }], { from: 0 }));
-  parts.push(el("h2", {}, "Over time"), el("div", { class: "panels" }, ...panels));
+  const parts = [el("h1", {}, `Miner uid ${data.uid}`), el("p", { class: "hotkey" }, el("code", {}, data.hotkey)),
+    el("dl", { class: "facts" }, ...facts(standing(data))),
+    el("h2", {}, "Why this score"), ...Object.values(data.reasons).map((reasons) => el("div", { class: "note why-now" }, listed(reasons)))];
+  parts.push(folded("why", `The last ${data.why.length} rounds in words`, listed(data.why)));
+  parts.push(el("h2", {}, "Over time"), el("div", { class: "panels" }, ...charts(data)));
   const tasks = Object.entries(data.tasks).map(([name, task]) => ({ name, ...task }));
   if (tasks.length) parts.push(el("h2", {}, "By task, last round"), table("What each task found", [
     { name: "task", text: true, cell: (row) => row.name },
-    { name: "C", cell: (row) => number(row.content_recovery) },
-    { name: "R", cell: (row) => number(row.recovery) },
-    { name: "items", cell: (row) => String(row.n) },
+    { name: "content C", cell: (row) => number(row.content_recovery) },
+    { name: "recovery R", cell: (row) => number(row.recovery) },
+    { name: "questions", cell: (row) => String(row.n) },
     { name: "loss, own tokens", cell: (row) => number(row.loss_own) },
     { name: "other text's tokens", cell: (row) => number(row.loss_other) },
     { name: "no text", cell: (row) => number(row.loss_none) },
@@ -149,10 +128,51 @@ async function miner(hotkey) {
   return parts;
 }
 
-const reasons = (sentences) => el("ul", {}, ...sentences.map((sentence) => el("li", {}, sentence)));
+const listed = (texts) => el("ul", {}, ...texts.map((text) => el("li", {}, text)));
+
+function standing(data) {
+  const counts = Object.values(data.codes).reduce((sum, n) => sum + n, 0);
+  const paid = data.incentives.at(-1);
+  return [
+    ...Object.entries(data.ratings).map(([tier, rating]) => [`Rating, tier ${tier}`, number(rating)]),
+    ["Weight", data.weight ? `${number(data.weight.weight, 4)} at block ${data.weight.block}` : "none yet"],
+    ["Incentive", paid ? `${number(paid[1], 4)} at block ${paid[0]}` : "not read yet"],
+    ["Replies that could be judged", `${data.codes.ok ?? 0} of ${counts}`],
+  ];
+}
+
+function charts(data) {
+  const line = (name, key, tier) => ({ name, points: data.series.filter((p) => p.tier === tier).map((p) => [p.round, p[key]]) });
+  const tiers = [...new Set(data.series.map((point) => point.tier))];
+  const tierOf = new Map(data.series.map((point) => [point.round, point.tier]));
+  const time = (name, key, tier) => ({ name, points: data.latency.filter((p) => tierOf.get(p.round) === tier).map((p) => [p.round, p[key]]) });
+  return [
+    ...tiers.flatMap((tier) => [
+      chart(`Rating and score S, ${tier}`, "round", [line("rating", "rating", tier), line("S", "score", tier)]),
+      chart(`Content C, ${tier}`, "round", [line("C", "content_recovery", tier), line("best baseline", "best_baseline_c", tier)]),
+      chart(`Seconds to reply, ${tier}`, "round", [time("mean", "mean_s", tier), time("slowest", "slowest_s", tier)], " s"),
+    ]),
+    chart("Weight", "block", [{ name: "weight", points: data.weights }]),
+    chart("Incentive", "block", [{ name: "incentive", points: data.incentives }]),
+  ];
+}
+
+// A picture, and the newest of its numbers as a table.
+function chart(title, by, lines, unit = "") {
+  const figure = lineChart(title, by, lines, { unit, from: 0 });
+  const at = new Map();
+  lines.forEach((line, index) => line.points.forEach(([x, y]) => at.set(x, { ...at.get(x), [index]: y })));
+  if (!at.size) return figure;
+  const rows = [...at].sort(([a], [b]) => b - a).slice(0, CHART_ROWS);
+  figure.append(folded(title, "As a table", table(`${title}, newest first`, [
+    { name: by, cell: ([x]) => String(x) },
+    ...lines.map((line, index) => ({ name: line.name, cell: ([, found]) => number(found[index]) })),
+  ], rows)));
+  return figure;
+}
 
 function folded(name, title, content) {
-  return el("details", { open: state.open.has(name), on: { toggle: (event) =>
+  return el("details", { "data-keep": name, open: state.open.has(name), on: { toggle: (event) =>
     (event.target.open ? state.open.add(name) : state.open.delete(name)) } }, el("summary", {}, title), content);
 }
 
@@ -188,8 +208,8 @@ async function round(id) {
     el("p", {}, `${data.status}${data.reason ? `: ${data.reason}` : ""}; block ${data.block}, ${when(data.started_at)}`),
     data.miners.length ? table("Miners of this round, best first", [
       { name: "miner", text: true, cell: minerLink },
-      { name: "S", cell: (row) => number(row.score), class: "share", part: (row) => row.score },
-      { name: "C", cell: (row) => number(row.content_recovery) },
+      { name: "score S", cell: (row) => number(row.score), class: "share", part: (row) => row.score },
+      { name: "content C", cell: (row) => number(row.content_recovery) },
       { name: "rating after", cell: (row) => number(row.rating) },
       { name: "why", class: "why", cell: (row) => row.why },
     ], data.miners) : el("p", {}, "This round has scored nobody.")];
@@ -232,41 +252,64 @@ async function ask(path) {
   const response = await fetch(path, { headers: { Accept: "application/json" } });
   if (response.ok) return response.json();
   const said = await response.json().catch(() => ({}));
-  throw new Error(said.error?.message ?? `the server answered ${response.status}`);
+  const error = new Error(said.error?.message ?? `the server answered ${response.status}`);
+  error.isAnswer = response.status < 500 && response.status !== 429;
+  throw error;
 }
 
 let drawing = 0;
+let shown = null;
 
 async function draw(isNewPage) {
   const mine = ++drawing;
+  const place = location.hash;
   main.setAttribute("aria-busy", "true");
   let parts;
   try {
     parts = await view()();
-    say("live, read " + new Date().toLocaleTimeString());
+    if (mine === drawing) say("live", ` at ${new Date().toLocaleTimeString()}`);
   } catch (error) {
-    parts = [el("h1", {}, "Nothing to show"), el("p", { class: "bad" }, String(error.message))];
+    // What is shown already stays where only the newest figures are missing.
+    if (shown === place && !error.isAnswer) parts = null;
+    else parts = [el("h1", {}, "Nothing to show"), el("p", { class: "bad" }, String(error.message))];
+    if (mine === drawing && !error.isAnswer) say("not connected; trying again", "", true);
   }
   if (mine !== drawing) return;
-  const focused = document.activeElement?.id;
-  const caret = document.activeElement?.selectionStart;
-  main.replaceChildren(...parts);
   main.setAttribute("aria-busy", "false");
+  if (!parts) return;
+  const back = isNewPage ? null : held();
+  main.replaceChildren(...parts);
+  shown = place;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.getAttribute("href") === (location.hash || "#/")) link.setAttribute("aria-current", "page");
+    if (link.getAttribute("href") === (place || "#/")) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   document.title = `${main.querySelector("h1")?.textContent ?? ""} \u00b7 Neural Condense`;
-  if (isNewPage) { main.focus(); scrollTo(0, 0); }
-  else if (focused === "filter") {
-    const filter = document.getElementById("filter");
-    filter.focus();
-    filter.setSelectionRange(caret, caret);
-  }
+  if (isNewPage) { main.focus(); scrollTo(0, 0); } else back();
 }
 
-function say(text, isBad = false) {
-  status.textContent = text;
+// Drawn anew, the page has the keyboard's focus, the caret and what was scrolled where they were.
+function held() {
+  const [active, caret] = [document.activeElement, document.activeElement?.selectionStart];
+  const name = (each) => [each.tagName, each.id, each.getAttribute("href"), each.dataset.sort, each.getAttribute("aria-label"),
+    each.parentElement?.dataset?.keep].join(" ");
+  const alike = (wanted) => [...main.querySelectorAll("a, button, input, summary, .wide")].filter((each) => name(each) === wanted);
+  const wanted = main.contains(active) && active !== main ? name(active) : null;
+  const index = wanted === null ? 0 : alike(wanted).indexOf(active);
+  const scrolled = [...main.querySelectorAll(".wide")].map((each) => [name(each), each.scrollLeft, each.scrollTop]);
+  return () => {
+    for (const [which, left, top] of scrolled) alike(which)[0]?.scrollTo(left, top);
+    if (wanted === null) return;
+    const found = alike(wanted)[index] ?? alike(wanted)[0] ?? main;
+    found.focus({ preventScroll: true });
+    if (caret !== undefined && caret !== null) found.setSelectionRange?.(caret, caret);
+  };
+}
+
+// The word is spoken where it changes, the time is not.
+function say(text, time, isBad = false) {
+  if (status.textContent !== text) status.textContent = text;
+  document.getElementById("read-at").textContent = time;
   status.classList.toggle("bad", isBad);
 }
 
@@ -278,14 +321,13 @@ function listen() {
     isFirst = false;
   });
   events.onerror = () => {
-    say("not connected; trying again", true);
+    say("not connected; trying again", "", true);
     events.close();
     setTimeout(() => { listen(); draw(false); }, RETRY_MS);
   };
 }
 
-// The address names the view, so the skip link must not change it.
-document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+skipTo(main);
 addEventListener("hashchange", () => draw(true));
 draw(false);
 listen();

@@ -1,11 +1,13 @@
 // The page: read a text, have it condensed, ask three ways, look at what was kept, take it along.
 // Whatever comes from a text, a file or a model is put in as text, never as markup.
 
+import { el, facts, skipTo } from "/elements.js";
 import { WantsKey, answer, ask, json, post, useKey } from "/playground-asking.js";
 import { NOTES, asked, content, snippet } from "/playground-snippets.js";
 import { Strip } from "/playground-strip.js";
 
 const POLL_MS = 1000;
+const FAILED_POLL_MS = 10_000;
 const TRACE_TOKENS = 256;
 const WAYS = [
   { name: "No context", key: "none" },
@@ -20,18 +22,11 @@ const count = (value) => value.toLocaleString("en");
 const size = (n) => (n < 1000 ? `${n} B` : n < 1e6 ? `${(n / 1000).toFixed(1)} kB` : `${(n / 1e6).toFixed(2)} MB`);
 
 // info: what the gateway offers; made: the context in hand, with the text that it was made of.
-const state = { info: null, made: null, needsKey: false, start: 0, total: 0 };
+const state = { info: null, made: null, needsKey: false, start: 0 };
 
 const strip = new Strip({
-  strip: at("strip"), legend: at("legend"), sum: at("kept-sum"), one: at("kept-one"), table: at("kept-table"),
+  strip: at("strip"), legend: at("legend"), meanings: at("meanings"), sum: at("kept-sum"), one: at("kept-one"), table: at("kept-table"),
 });
-
-function el(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
 
 function say(text) { at("status").textContent = text; }
 
@@ -77,7 +72,7 @@ async function begin() {
       if (state.info.state === "ready" && state.info.condensers.every((each) => each.is_ready)) break;
       say(state.info.state === "failed" ? "the model could not be loaded; the gateway's log says why" : "the model is loading");
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    await new Promise((resolve) => setTimeout(resolve, state.info?.state === "failed" ? FAILED_POLL_MS : POLL_MS));
   }
   say("ready");
 }
@@ -127,13 +122,13 @@ function compare() {
   at("stale").hidden = text === at("text").value && condenser === at("condenser").value && ratio === Number(at("ratio").value);
 }
 
-async function textOf(file) {
+async function textOf(file, signal) {
   const limit = state.info?.max_file_bytes ?? Infinity;
   if (file.size > limit) throw new Error(`The file has ${size(file.size)}; at most ${size(limit)} are read.`);
   const ending = file.name.toLowerCase().split(".").at(-1);
   const type = { pdf: "application/pdf", html: "text/html", htm: "text/html", xhtml: "text/html" }[ending];
   if (type) {
-    const found = await json("/playground/text", { method: "POST", body: file, type });
+    const found = await json("/playground/text", { method: "POST", body: file, type, signal });
     return { text: found.text, note: found.is_cut ? "; only its beginning, it is very long" : "" };
   }
   const body = await file.arrayBuffer();
@@ -149,8 +144,8 @@ async function textOf(file) {
 
 function take(file) {
   if (!file) return;
-  work("condense", `reading ${file.name}`, async () => {
-    const { text, note } = await textOf(file);
+  work("condense", `reading ${file.name}`, async (signal) => {
+    const { text, note } = await textOf(file, signal);
     at("text").value = text;
     measure();
     at("text-size").textContent += ` from ${file.name}${note}`;
@@ -179,16 +174,16 @@ function show() {
   at("bars").replaceChildren(
     el("span", {}, `text, ${count(before)} tokens`), el("div", { class: "before" }),
     el("span", {}, `condensed, ${count(after)} tokens`), short);
-  const facts = [
+  const found = [
     ["Tokens before", count(before)], ["Condensed tokens", count(after)],
     ["Ratio", `${(before / after).toFixed(2)} to 1`],
     ["Text", size(bytes.encode(text).length)], ["Matrix", `${size(about.nbytes)}, ${after} × ${about.hidden_size}`],
-    ["Time", seconds(ms)],
+    ["Time", `${seconds(ms)}${about.from_store ? ", from the store" : ""}`],
     ["Estimated recovery", about.recovery === null ? "not known" : about.recovery.toFixed(2)],
     ["Condenser", about.condenser],
   ];
   at("kept-as").textContent = about.id;
-  at("sizes").replaceChildren(...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  at("sizes").replaceChildren(...facts(found));
   at("answers").replaceChildren(...WAYS.map(card));
   state.start = 0;
   at("kept").hidden = true;
@@ -213,8 +208,8 @@ function download() {
 // Questions
 
 function card({ name, key }) {
-  return el("article", { id: `answer-${key}`, "aria-label": name }, el("h3", {}, name),
-    el("p", { class: "answer" }), el("p", { class: "facts" }), el("p", { class: "fault", role: "alert" }));
+  return el("article", { id: `answer-${key}`, class: "panel", "aria-label": name }, el("h3", {}, name),
+    el("p", { class: "answer" }), el("p", { class: "took" }), el("p", { class: "fault", role: "alert" }));
 }
 
 function message(key) {
@@ -226,11 +221,11 @@ function message(key) {
 }
 
 async function answerOne({ key, name }, signal) {
-  const [text, facts, fault] = [...at(`answer-${key}`).querySelectorAll("p")];
+  const [text, took, fault] = [...at(`answer-${key}`).querySelectorAll("p")];
   say(`answering: ${name.toLowerCase()}`);
   const begun = performance.now();
   let first = null;
-  facts.textContent = "waiting for the model";
+  took.textContent = "waiting for the model";
   const wanted = {
     model: state.info.model, messages: [{ role: "user", content: message(key) }],
     temperature: 0, max_tokens: Number(at("longest").value), condense: { mode: "never" },
@@ -239,13 +234,13 @@ async function answerOne({ key, name }, signal) {
     for await (const piece of answer(wanted, signal)) {
       if (piece.text) { first ??= performance.now() - begun; text.textContent += piece.text; }
       if (piece.usage) {
-        facts.textContent = `${count(piece.usage.prompt_tokens)} tokens read, ${count(piece.usage.completion_tokens)} written; ` +
+        took.textContent = `${count(piece.usage.prompt_tokens)} tokens read, ${count(piece.usage.completion_tokens)} written; ` +
           (first === null ? "" : `first after ${seconds(first)}, `) + `all after ${seconds(performance.now() - begun)}`;
         if (!text.textContent) text.textContent = "(the model ended its turn without a word)";
       }
     }
   } catch (error) {
-    facts.textContent = error.name === "AbortError" ? "stopped" : "";
+    took.textContent = error.name === "AbortError" ? "stopped" : "";
     if (error.name === "AbortError" || error instanceof WantsKey) throw error;
     fault.textContent = error.message;
   }
@@ -298,7 +293,7 @@ async function copy() {
 const on = (id, type, listener) => at(id).addEventListener(type, listener);
 const submits = (id, action) => on(id, "submit", (event) => { event.preventDefault(); action(); });
 
-document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); at("main").focus(); });
+skipTo(at("main"));
 submits("key-form", () => { useKey(at("key").value); at("key").value = ""; begin().then(() => {
   if (at("key-form").hidden) at("text").focus(); else at("key-fault").textContent = "This key is not known here."; }); });
 submits("condense-form", condense);

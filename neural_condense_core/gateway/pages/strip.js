@@ -1,6 +1,8 @@
 // The strip that shows what condensed tokens kept of a text, piece by piece; its legend, its table,
 // and one line about the piece that is pointed at or reached with the arrow keys.
 
+import { el } from "/elements.js";
+
 const EASY_NATS = Math.LN2;
 const KEPT = 2 / 3;
 const PARTLY = 0.2;
@@ -33,8 +35,9 @@ const told = (piece) =>
   `behind the condensed tokens, at ${chance(piece.none)} without context`;
 
 export class Strip {
-  constructor({ strip, legend, sum, one, table }) {
+  constructor({ strip, legend, meanings, sum, one, table }) {
     Object.assign(this, { strip, legend, sum, one, table });
+    meanings.append(...Object.values(KINDS).map(([name, meaning]) => el("li", {}, el("b", {}, name), `: ${meaning}`)));
     this.pieces = [];
     this.at = -1;
     strip.addEventListener("pointerover", (event) => this.point(event.target));
@@ -78,13 +81,12 @@ export class Strip {
   explain() {
     const counts = Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, 0]));
     for (const piece of this.pieces) counts[kindOf(piece)] += 1;
-    this.legend.replaceChildren(...Object.entries(KINDS).map(([kind, [name, meaning]]) => {
+    this.legend.replaceChildren(...Object.entries(KINDS).map(([kind, [name]]) => {
       const item = document.createElement("li");
       const mark = document.createElement("span");
       mark.className = `piece ${kind}`;
       mark.textContent = name;
       item.append(mark, ` ${counts[kind]}`);
-      item.title = meaning;
       return item;
     }));
   }

@@ -45,6 +45,7 @@ def test_a_miners_page_holds_series_tasks_and_reasons(records):
     assert found["weights"] == [[120, 0.75]]
     assert found["incentives"] == [[100, 0.5], [200, 0.7]]
     assert "C = 0.500" in found["why"][0]
+    assert " ".join(found["reasons"]["research"]) == found["why"][0]
     assert found["codes"] == {"ok": 4}
 
 

@@ -24,10 +24,12 @@ def reply(code="ok", elapsed_s=0.5, challenge="0", made=7):
 
 def test_a_good_round_names_c_the_baseline_and_what_time_cost():
     said = sentence_of(score(), [reply(), reply()], TIERS)
-    assert "S = 0.300, rating 0.350" in said
+    assert "score S = 0.300, rating now 0.350" in said
     assert "2 of 2 replies" in said
-    assert "C = 0.400 (best training-free method at equal length: truncate-head, 0.250)" in said
-    assert "mean time 0.50 of 1 s, a factor of 0.80" in said
+    assert "40 % of what is specific to each text: content recovery C = 0.400" in said
+    assert "truncate-head, told less with as many tokens: C = 0.250" in said
+    assert "0.50 of 1 s on average: a factor of 0.80" in said
+    assert said.endswith("held the score back most: how little of a text is kept.")
 
 
 @pytest.mark.parametrize(
@@ -35,10 +37,15 @@ def test_a_good_round_names_c_the_baseline_and_what_time_cost():
     [
         (score(c=None), [reply(), reply("timeout")], "needs two good replies"),
         (score(c=None), [reply(), reply()], "could not be measured"),
-        (score(r=-0.2), [reply(), reply()], "below 0 they mislead, so S = 0"),
+        (score(r=-0.2), [reply(), reply()], "below 0 they mislead the model, so S = 0"),
         (score(0.0, None), [reply("timeout")] * 3, "3 x timeout (no answer within the tier's"),
         (score(0.0, None), [reply("strange")], "1 x strange, which scores 0"),
-        (score(tier=TIER.name), [reply(), reply()], "mean time 0.50 s"),
+        (score(c=0.2, baseline=0.2), [reply()] * 2, "truncate-head, told as much with"),
+        (score(c=0.2, baseline=0.3), [reply()] * 2, "truncate-head, told more with"),
+        (score(c=0.9), [reply(), reply("norm"), reply("norm")], "back most: replies that failed."),
+        (score(c=0.9), [reply(elapsed_s=0.9)] * 2, "back most: the time that replies take."),
+        (score(c=0.9, r=-0.1), [reply()] * 2, "back most: how little of a text is kept."),
+        (score(tier=TIER.name), [reply(), reply()], "0.50 s on average, which costs nothing"),
     ],
 )
 def test_each_cause_has_its_words(row, replies, said):

@@ -1,0 +1,1 @@
+"""Pages in a browser: what the playground and the dashboard share."""
