@@ -1,6 +1,6 @@
 """A long chat over the gateway: does it stay in the window, and is an early fact still there?
 
-``python benchmarks/agent_chat.py [--turns 30] [--chars 1500] [--chats 1] [--seed 0]
+``python -m benchmarks.agent_chat [--turns 30] [--chars 1500] [--chats 1] [--seed 0]
 [--ask_at 30] [--gateway URL] [--markdown PATH] [--json PATH]``. Starts a gateway of its own unless
 one is named. Each chat is one between a user and an agent that looks things up: a question, what
 was found (``--chars`` characters), a short reply. A fact about somebody stands in what was found in
@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,9 +25,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
+from benchmarks.local_gateway import chat_completion, local_gateway
 from neural_condense_core.client.gateway import GatewayClient
 from neural_condense_core.console import write_json
 from neural_condense_core.constants import EMBEDDED_TARGET_MODEL
@@ -44,8 +42,6 @@ from neural_condense_core.scoring.texts import open_texts
 N_DISTRACTORS = 4
 FACT_TURN = 2
 ANSWER_TOKENS = 24
-LOAD_TIMEOUT_S = 900.0
-ANSWER_TIMEOUT_S = 3_000.0
 
 Message = dict[str, str]
 
@@ -109,74 +105,19 @@ def asked(chat: Chat, messages: Sequence[Message]) -> list[Message]:
     return [*messages, {"role": "user", "content": question}]
 
 
-@contextlib.contextmanager
-def gateway(url: str | None) -> Iterator[str]:
-    """Give a gateway's address; start one where none is named.
-
-    Raises
-    ------
-    RuntimeError
-        It did not start.
-    """
-    if url is not None:
-        yield url
-        return
-    command = [sys.executable, "-m", "neural_condense_core.cli", "gateway", "--port", "0"]
-    flags = ["--timeout", f"{ANSWER_TIMEOUT_S:g}", "--max_ratio", "16"]
-    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
-    try:
-        line = (process.stderr or sys.stdin).readline()
-        match = re.search(r"(http://\S+)/v1", line)
-        if match is None:
-            raise RuntimeError(f"the gateway did not start: {line}")
-        until_ready(match[1])
-        yield match[1]
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def until_ready(url: str) -> None:
-    """Wait until a gateway takes requests.
-
-    Raises
-    ------
-    RuntimeError
-        It did not in time.
-    """
-    give_up_s = time.monotonic() + LOAD_TIMEOUT_S
-    while time.monotonic() < give_up_s:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200:
-                return
-        time.sleep(0.5)
-    raise RuntimeError(f"{url} was not ready within {LOAD_TIMEOUT_S:g} s")
-
-
 def ask_gateway(url: str, messages: Sequence[Message]) -> tuple[dict[str, Any], float]:
-    """Return the gateway's reply, and the seconds that it took.
-
-    Raises
-    ------
-    RuntimeError
-        It refused.
-    """
-    body = {
-        "model": EMBEDDED_TARGET_MODEL,
-        "messages": list(messages),
-        "temperature": 0,
-        "max_tokens": ANSWER_TOKENS,
-        "condense": {"mode": "auto", "floor": 0.0},
-    }
+    """Return the gateway's reply, and the seconds that it took."""
     begun_s = time.monotonic()
-    reply = httpx.post(
-        f"{url}/v1/chat/completions", json=body, timeout=ANSWER_TIMEOUT_S, trust_env=False
+    reply = chat_completion(
+        url,
+        {
+            "model": EMBEDDED_TARGET_MODEL,
+            "messages": list(messages),
+            "max_tokens": ANSWER_TOKENS,
+            "condense": {"mode": "auto", "floor": 0.0},
+        },
     )
-    found: dict[str, Any] = reply.json()
-    if reply.status_code != 200:
-        said = found["error"]["message"]
-        raise RuntimeError(f"the gateway answered {reply.status_code}: {said}")
-    return found, time.monotonic() - begun_s
+    return reply, time.monotonic() - begun_s
 
 
 def same_prompt(target: HFTarget, url: str, messages: Sequence[Message], reply: Any) -> Prompt:
@@ -322,7 +263,8 @@ def main() -> None:
     flags = parser.parse_args()
     target = load_target(EMBEDDED_TARGET_MODEL)
     rows: list[Row] = []
-    with gateway(flags.gateway) as url:
+    with contextlib.ExitStack() as stack:
+        url = flags.gateway or stack.enter_context(local_gateway(["--max_ratio", "16"]))
         for number in range(flags.chats):
             chat = make_chat(flags.seed + number, flags.turns, flags.chars)
             for turn in flags.ask_at or [flags.turns]:

@@ -1,6 +1,6 @@
 """Time to the first token and to the whole answer: full text, condensed, condensed before.
 
-``python benchmarks/reading.py [--engines hf,llama-cpp] [--tokens 4000] [--ratio 4] [--condenser
+``python -m benchmarks.reading [--engines hf,llama-cpp] [--tokens 4000] [--ratio 4] [--condenser
 pooled] [--json PATH]``. One document, five questions, greedy. For every question the ways take
 turns, so that what else the machine does weighs on all of them; a row is the median over the
 questions, after one question that is not counted.
@@ -10,12 +10,14 @@ has the rows already; ``stored prefix`` has the model's state behind the rows al
 contexts keeps it. ``full prefix`` is the state behind the whole text, for comparison: it takes
 ``ratio`` times the memory.
 
-``--agree`` asks instead whether engines that hold the same weights say the same.
+``--agree`` asks instead whether engines that hold the same weights say the same, each by itself and
+behind a gateway.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import statistics
 import tempfile
@@ -26,16 +28,19 @@ from pathlib import Path
 
 from rich.table import Table
 
+from benchmarks.local_gateway import chat_completion, local_gateway
+from neural_condense_core.client.gateway import GatewayClient
 from neural_condense_core.commands.condense import condense_timed
 from neural_condense_core.condensers.base import Condenser
 from neural_condense_core.condensers.checkpoints import load_condenser
 from neural_condense_core.console import messages, write_json
+from neural_condense_core.constants import EMBEDDED_TARGET_MODEL
 from neural_condense_core.demo.document import shipped
 from neural_condense_core.llm.base import Prefix, Prompt, Segment, TargetLLM, TokenIds, as_segment
 from neural_condense_core.llm.engines import open_engine
 from neural_condense_core.llm.gguf_files import embedded_gguf, widened_gguf
 from neural_condense_core.llm.hf import load_target
-from neural_condense_core.llm.prompt import answer_prompt
+from neural_condense_core.llm.prompt import ANSWER_INSTRUCTION, answer_prompt
 
 QUESTIONS = (
     "What is the text about?",
@@ -47,6 +52,7 @@ QUESTIONS = (
 )
 """The first is not counted."""
 MAX_NEW_TOKENS = 16
+AGREEING = ("transformers", "llama.cpp", "gateway on transformers", "gateway on llama.cpp")
 FULL, FRESH, ROWS, PREFIX, FULL_PREFIX = (
     "full", "fresh", "stored rows", "stored prefix", "full prefix",
 )  # fmt: skip
@@ -71,13 +77,13 @@ class Agreement:
 
     context: str
     question: str
-    transformers: str
-    llama_cpp: str
+    answers: tuple[str, ...]
+    """In the order of ``AGREEING``."""
 
     @property
     def is_equal(self) -> bool:
         """Whether they say the same."""
-        return self.transformers == self.llama_cpp
+        return len(set(self.answers)) == 1
 
 
 def document_ids(target: TargetLLM, n_tokens: int) -> list[int]:
@@ -140,27 +146,60 @@ def read_document(
 
 
 def agree(condenser: Condenser, ratio: float) -> list[Agreement]:
-    """Ask transformers and llama.cpp the same, greedily, on the same float32 weights."""
+    """Ask transformers and llama.cpp the same, greedily, on the same float32 weights.
+
+    What is condensed is condensed once, by the gateway over transformers: all read those rows.
+    """
     from neural_condense_core.llm.llama_cpp import LlamaCppTarget
 
     hf = load_target(condenser.target_model, dtype="float32")
-    ids = hf.tokenize(shipped().text)
-    condensed = condense_timed(condenser, ids, ratio, [QUESTIONS[0]])[0]
-    contexts: dict[str, Segment] = {
-        "full": TokenIds(tuple(ids)),
-        "condensed": as_segment(condensed),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        wide = widened_gguf(embedded_gguf(), Path(folder))
+    text = shipped().text
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        wide = widened_gguf(embedded_gguf(), folder)
         llama = LlamaCppTarget(wide, hf.name, n_ctx=4096, float32_cache=True)
+        stack.callback(llama.close)
+        same = ["--target", hf.name, "--condenser", condenser.name]
+        urls = [
+            stack.enter_context(local_gateway([*same, "--dtype", "float32", "--engine", engine]))
+            for engine in ("hf", f"llama-cpp={wide}")
+        ]
+        clients = [stack.enter_context(GatewayClient(url, timeout_s=600)) for url in urls]
+        contexts = [client.condense(text, ratio=ratio).id for client in clients]
+        rows = as_segment(clients[0].tokens(contexts[0]))
+        full = TokenIds(tuple(hf.tokenize(text)))
         found = []
-        for name, context in contexts.items():
-            for question in QUESTIONS:
-                prompt = answer_prompt(hf, context, question)
-                said = [t.generate([prompt], MAX_NEW_TOKENS)[0] for t in (hf, llama)]
-                found.append(Agreement(name, question, *said))
-        llama.close()
-    return found
+        for question in QUESTIONS:
+            for name, segment in (("full", full), ("condensed", rows)):
+                prompt = answer_prompt(hf, segment, question)
+                said = [t.generate([prompt], MAX_NEW_TOKENS)[0].strip() for t in (hf, llama)]
+                for url, stored in zip(urls, contexts, strict=True):
+                    said.append(through_gateway(url, text if name == "full" else stored, question))
+                found.append(Agreement(name, question, tuple(said)))
+    return sorted(found, key=lambda each: each.context != "full")
+
+
+def through_gateway(url: str, context: str, question: str) -> str:
+    """Ask a gateway in ``answer_prompt``'s words; ``context`` is a text or a stored one's id."""
+    is_stored = context.startswith("ctx_")
+    part = {"type": "condensed_context", "id": context} if is_stored else text_part(context)
+    after = text_part(f"\n\n{ANSWER_INSTRUCTION} {question}")
+    reply = chat_completion(
+        url,
+        {
+            "model": EMBEDDED_TARGET_MODEL,
+            "messages": [{"role": "user", "content": [text_part("Text:\n"), part, after]}],
+            "max_tokens": MAX_NEW_TOKENS,
+            "condense": {"mode": "never"},
+        },
+    )
+    said: str = reply["choices"][0]["message"]["content"]
+    return said.strip()
+
+
+def text_part(text: str) -> dict[str, str]:
+    """Return a part of a message."""
+    return {"type": "text", "text": text}
 
 
 def show_readings(readings: Sequence[Reading]) -> None:
@@ -179,11 +218,12 @@ def show_readings(readings: Sequence[Reading]) -> None:
 def show_agreements(found: Sequence[Agreement]) -> None:
     """Print a table on stderr."""
     table = Table(title="The same weights, the same prompt, greedy")
-    for column in ("context", "question", "transformers", "llama.cpp", "equal"):
+    for column in ("context", "question", *AGREEING, "equal"):
         table.add_column(column, overflow="fold")
     for each in found:
+        others = ["the same" if said == each.answers[0] else said for said in each.answers[1:]]
         equal = "yes" if each.is_equal else "no"
-        table.add_row(each.context, each.question, each.transformers, each.llama_cpp, equal)
+        table.add_row(each.context, each.question, each.answers[0], *others, equal)
     messages().print(table)
 
 
