@@ -11,6 +11,7 @@ Design decisions
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Entry:
 
 
 _PACKAGE = "neural_condense_core"
+_SECTION = re.compile(r"^\w[\w ]*\n-{3,}$", re.MULTILINE)
 
 COMMANDS = {
     "text": Entry(f"{_PACKAGE}.commands.condense:text", "Condense a text into a safetensors file."),
@@ -115,11 +117,20 @@ COMMANDS = {
 def load_command(name: str) -> TyperCommand | TyperGroup:
     """Import a sub-command's module and return the command."""
     if COMMANDS[name].group:
-        group = cast(typer.Typer, import_target(COMMANDS[name].group))
-        return cast(TyperGroup, typer.main.get_command(group))
-    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name, help=None)(cast(Callable[..., Any], import_target(COMMANDS[name].target)))
-    return cast(TyperCommand, typer.main.get_command(single))
+        found = cast(typer.Typer, import_target(COMMANDS[name].group))
+    else:
+        found = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        found.command(name)(cast(Callable[..., Any], import_target(COMMANDS[name].target)))
+    command = cast(TyperCommand | TyperGroup, typer.main.get_command(found))
+    _tell_users_only(command)
+    return command
+
+
+def _tell_users_only(command: Any) -> None:
+    """Cut a docstring's sections, which are for programmers, out of a command's help."""
+    command.help = _SECTION.split(command.help or "", maxsplit=1)[0].rstrip()
+    for each in getattr(command, "commands", {}).values():
+        _tell_users_only(each)
 
 
 class CondenseGroup(TyperGroup):

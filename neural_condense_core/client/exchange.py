@@ -28,18 +28,12 @@ import orjson
 from neural_condense_core.errors import (
     BackendError,
     CodecError,
-    ContextTooLongError,
     DeadlineError,
-    MalformedJsonError,
     NeuralCondenseError,
-    NotAcceptableError,
     OverloadedError,
-    PayloadTooLargeError,
     RequestError,
     RetryableError,
     UnavailableError,
-    UnknownModelError,
-    UnsupportedMediaError,
 )
 from neural_condense_core.tokens import CondensedTokens
 from neural_condense_core.wire.arrays import Limits
@@ -65,18 +59,8 @@ MAX_BACK_OFF_S = 8.0
 WAY_BACK_SHARE, MAX_WAY_BACK_S = 0.1, 0.5
 """What is kept of the time that is left for the answer's way back: a share, and at most seconds."""
 
-_REQUEST_ERRORS: Mapping[str, type[RequestError]] = {
-    cls.code: cls
-    for cls in (
-        RequestError,
-        MalformedJsonError,
-        UnknownModelError,
-        NotAcceptableError,
-        PayloadTooLargeError,
-        ContextTooLongError,
-        UnsupportedMediaError,
-    )
-}
+_REQUEST_KINDS: tuple[type[RequestError], ...] = (RequestError, *RequestError.__subclasses__())
+_REQUEST_ERRORS: Mapping[str, type[RequestError]] = {cls.code: cls for cls in _REQUEST_KINDS}
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from neural_condense_core.wire.organic import (
     CONDENSE_PATH,
     EXPLAIN_PATH,
     HOTKEY_HEADER,
+    MAX_DEADLINE_S,
     TIER_HEADER,
     TIERS_PATH,
     TIMEOUT_HEADER,
@@ -284,7 +285,7 @@ class AsyncOrganicClient:
             headers |= {
                 "Content-Type": "application/json",
                 # Less than is left here, so that its refusal arrives before this call gives up.
-                TIMEOUT_HEADER: f"{max(0.9 * left_s, 0.001):.3f}",
+                TIMEOUT_HEADER: f"{min(max(0.9 * left_s, 0.001), MAX_DEADLINE_S):.3f}",
             }
         if self._signer is not None:
             headers |= sign_request(

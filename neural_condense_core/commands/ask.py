@@ -101,7 +101,8 @@ def _answers(
     from neural_condense_core.commands.condense import condense_timed
     from neural_condense_core.condensers.checkpoints import load_condenser
     from neural_condense_core.llm.base import TokenIds, as_segment
-    from neural_condense_core.llm.engines import open_engine, parse_engine
+    from neural_condense_core.llm.engine_choice import parse_engine
+    from neural_condense_core.llm.engines import open_engine
 
     console = messages()
     chosen = parse_engine(engine)  # before anything is loaded: a wrong one is known by then
@@ -166,7 +167,9 @@ def _plain(text: str) -> str:
 def ask(
     source: Annotated[str, typer.Argument(metavar="FILE|-", help="The text; - is stdin.")],
     question: Annotated[str, typer.Argument(help="The question.")],
-    ratio: Annotated[float, typer.Option("--ratio", help="Context tokens a token.")] = 4.0,
+    ratio: Annotated[
+        float, typer.Option("--ratio", help="Context tokens per condensed token.")
+    ] = 4.0,
     condenser: Annotated[
         str, typer.Option("--condenser", help="Checkpoint, method, folder or module:Class.")
     ] = "pooled",

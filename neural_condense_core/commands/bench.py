@@ -14,15 +14,23 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from neural_condense_core.command_options import (
+    BackendUrl,
+    Device,
+    Dtype,
+    JsonPath,
+    TextSource,
+    TierName,
+    TiersFile,
+    named_tier,
+)
 from neural_condense_core.console import check_writable, messages, write_json
-from neural_condense_core.constants import TIERS, TierConfig, load_tiers
-from neural_condense_core.errors import ConfigError, NeuralCondenseError, UnknownNameError
-from neural_condense_core.registry import suggest
+from neural_condense_core.constants import TierConfig
+from neural_condense_core.errors import ConfigError, NeuralCondenseError
 
 if TYPE_CHECKING:
     from neural_condense_core.client.backend import BackendClient
@@ -49,19 +57,14 @@ class Options:
 
 
 def bench(
-    url: Annotated[str, typer.Option(help="The backend, http://127.0.0.1:8080 for example.")],
-    tier: Annotated[str, typer.Option(help=f"One of {', '.join(TIERS)}, or of --tiers.")],
-    json: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Write the result as JSON; - = stdout.")
-    ] = None,
+    url: BackendUrl,
+    tier: TierName,
+    json: JsonPath = None,
     contexts: Annotated[int, typer.Option(min=2, max=256, help="Texts to condense.")] = 4,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Same seed, same challenges; default: a new one.")
     ] = None,
-    texts: Annotated[
-        str | None,
-        typer.Option(help="generated, installed, a parquet file or hf:NAME; default: both first."),
-    ] = None,
+    texts: TextSource = None,
     target_model: Annotated[
         str | None,
         typer.Option("--target_model", help="Model that reads; default: what the backend serves."),
@@ -69,7 +72,7 @@ def bench(
     api_path: Annotated[
         str, typer.Option("--api_path", help="Path of the condensing route.")
     ] = "/condense",
-    tiers: Annotated[Path | None, typer.Option(help="TOML file with tiers.")] = None,
+    tiers: TiersFile = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer methods beside; several times faster.")
     ] = False,
@@ -77,8 +80,8 @@ def bench(
         float,
         typer.Option("--load_seconds", min=0, max=86_400, help="Load test after it; 0 = none."),
     ] = 60.0,
-    device: Annotated[str, typer.Option(help="cpu, cuda:0, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
 ) -> None:
     """Score a backend as a validator would.
 
@@ -90,7 +93,7 @@ def bench(
     check_writable(json)
     options = Options(
         url=url,
-        tier=_tier(tier, tiers),
+        tier=named_tier(tier, tiers),
         contexts=contexts,
         seed=secrets.randbelow(1 << 62) if seed is None else seed,
         texts=texts,
@@ -216,15 +219,6 @@ def _served(client: BackendClient) -> str:
                 "the backend does not say which model it condenses for; give --target_model"
             )
         raise error from None
-
-
-def _tier(name: str, path: Path | None) -> TierConfig:
-    tiers = TIERS if path is None else load_tiers(path)
-    if name not in tiers:
-        raise UnknownNameError(
-            f"unknown tier {name!r}.{suggest(name, tiers)} Known: {', '.join(tiers)}"
-        )
-    return tiers[name]
 
 
 def as_json(options: Options, result: Result, load: Report | None) -> dict[str, Any]:

@@ -54,7 +54,9 @@ def text(
     condenser: Annotated[
         str, typer.Option("--condenser", help="Checkpoint, method, folder or module:Class.")
     ] = "pooled",
-    ratio: Annotated[float, typer.Option("--ratio", help="Context tokens a token.")] = 4.0,
+    ratio: Annotated[
+        float, typer.Option("--ratio", help="Context tokens per condensed token.")
+    ] = 4.0,
     target: Annotated[
         str | None,
         typer.Option("--target", help="Model that will read them; default: the condenser's own."),

@@ -18,7 +18,7 @@ def dashboard(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65_535, help="Port; 0 = any free one.")
-    ] = 8100,
+    ] = 8110,
 ) -> None:
     """Show a validator's miners, rounds and weights as a page, live, until Ctrl-C."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")

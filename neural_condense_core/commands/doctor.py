@@ -90,7 +90,9 @@ def doctor(
         str | None,
         typer.Option("--condenser", help="Load and time this one; default: those that ship."),
     ] = None,
-    ratio: Annotated[float, typer.Option("--ratio", min=1, help="Context tokens a token.")] = 4.0,
+    ratio: Annotated[
+        float, typer.Option("--ratio", min=1, help="Context tokens per condensed token.")
+    ] = 4.0,
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="PATH|-", help="Checks as JSON; - is stdout.")
     ] = None,

@@ -27,7 +27,8 @@ def corpus(
         str, typer.Option("--condenser", help="Checkpoint, method, folder or module:Class.")
     ] = "pooled",
     ratio: Annotated[
-        float | None, typer.Option("--ratio", help="Context tokens a token [4, or the nearest].")
+        float | None,
+        typer.Option("--ratio", help="Context tokens per condensed token [4, or the nearest]."),
     ] = None,
     column: Annotated[str, typer.Option("--column", help="Column of the texts.")] = "text",
     id_column: Annotated[

@@ -53,7 +53,9 @@ def demo(
     gold: Annotated[
         list[str] | None, typer.Option("--gold", help="Right answer to the next question.")
     ] = None,
-    ratio: Annotated[float, typer.Option("--ratio", min=1, help="Context tokens a token.")] = 4.0,
+    ratio: Annotated[
+        float, typer.Option("--ratio", min=1, help="Context tokens per condensed token.")
+    ] = 4.0,
     port: Annotated[
         int,
         typer.Option("--port", min=1, max=65535, help="Of the first backend; or the next free."),

@@ -4,7 +4,8 @@ Design decisions
 
 * A stream begins once there is a first piece: until then an error still has its own status. After
   that an error is an event, as OpenAI's clients expect it.
-* One deadline from arrival to the last piece; a client that hangs up ends the work at once.
+* One deadline from arrival to the last piece; a client that hangs up ends the work at once, and one
+  that stops reading has ``READ_OUT_S`` beyond it and is then cut off.
 * What was condensed and why is in the reply, and in the log only as numbers.
 """
 
@@ -33,9 +34,21 @@ from neural_condense_core.gateway.messages import ChatRequest, CompletionRequest
 from neural_condense_core.gateway.parts import Parts
 from neural_condense_core.gateway.preparing import Prepared
 from neural_condense_core.gateway.reader_messages import Begun, Read
-from neural_condense_core.gateway.replies import DONE, Shape, Usage, error_body, event
+from neural_condense_core.gateway.replies import (
+    DONE,
+    Shape,
+    Usage,
+    error_body,
+    event,
+    status_of,
+)
 from neural_condense_core.llm.base import Piece, Sampling
-from neural_condense_core.wire.incoming import check_content_type, read_body, until_gone
+from neural_condense_core.wire.incoming import (
+    UnforeseenError,
+    check_content_type,
+    read_body,
+    until_gone,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +56,8 @@ MAX_BODY_BYTES = 16_000_000
 MAX_IN_HAND = 64
 """With the cap on bodies, a bound on the memory that requests can take."""
 BODY_TIMEOUT_S = 60.0
+READ_OUT_S = 10.0
+"""Seconds beyond the deadline in which a client may read what an answer was."""
 DEFAULT_TEMPERATURE = 1.0
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -104,15 +119,23 @@ class _Stream(StreamingResponse):
     """A stream that always ends what it began, also where nobody came to read it."""
 
     def __init__(
-        self, events: AsyncIterator[bytes], headers: dict[str, str], on_end: Callable[[], None]
+        self,
+        events: AsyncIterator[bytes],
+        headers: dict[str, str],
+        ends_s: float,
+        on_end: Callable[[], None],
     ) -> None:
         super().__init__(events, headers=headers, media_type="text/event-stream")
+        self._ends_s = ends_s
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream."""
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout_at(self._ends_s):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            log.info("a stream was cut off: its client does not read")
         finally:
             self._on_end()
 
@@ -202,7 +225,8 @@ class Answering:
             self._release()
 
         events = self._events(answer, with_usage=asked.wants_usage)
-        return _Stream(events, {**answer.shape.headers(), **_STREAM_HEADERS}, on_end)
+        headers = {**answer.shape.headers(), **_STREAM_HEADERS}
+        return _Stream(events, headers, answer.deadline_s + READ_OUT_S, on_end)
 
     async def _events(self, answer: _Answer, *, with_usage: bool) -> AsyncIterator[bytes]:
         shape = answer.shape
@@ -217,12 +241,12 @@ class Answering:
             yield DONE
             self._count(answer)
         except TimeoutError:
-            yield event(error_body(self._too_late()))
+            yield _broken(self._too_late())
         except NeuralCondenseError as error:
-            yield event(error_body(error))
+            yield _broken(error)
         except Exception as error:  # noqa: BLE001 - left to itself, its message would be logged
             log.error("a stream broke off: %s", type_and_frames(error))
-            yield event(error_body(NeuralCondenseError("the gateway failed; its log says where")))
+            yield event(error_body(UnforeseenError()))
 
     def _count(self, answer: _Answer) -> None:
         usage, report = answer.usage(), answer.shape.report
@@ -270,6 +294,11 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
             return await read_body(request, max_bytes)
     except TimeoutError:
         raise DeadlineError("the body did not arrive in time; send it faster") from None
+
+
+def _broken(error: NeuralCondenseError) -> bytes:
+    log.info("a stream broke off: %d %s", status_of(error), error.code)
+    return event(error_body(error))
 
 
 async def _closed(replies: AsyncGenerator[Begun | Piece]) -> None:

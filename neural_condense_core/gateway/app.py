@@ -18,31 +18,41 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from starlette.exceptions import HTTPException
 
 from neural_condense_core.errors import NeuralCondenseError, UnknownModelError, type_and_frames
 from neural_condense_core.gateway.answering import Answering
 from neural_condense_core.gateway.keeping import Keeping
 from neural_condense_core.gateway.metrics import CONTENT_TYPE
+from neural_condense_core.gateway.openapi import (
+    CHAT_PATH,
+    COMPLETIONS_PATH,
+    CONTEXT_PATH,
+    LIVE_PATH,
+    METRICS_PATH,
+    MODELS_PATH,
+    READY_PATH,
+    ROUTES,
+    describe,
+)
 from neural_condense_core.gateway.parts import Parts
 from neural_condense_core.gateway.playground import add_playground
-from neural_condense_core.gateway.replies import error_response
-from neural_condense_core.wire.gateway import CONDENSE_PATH, CONTEXTS_PATH
-from neural_condense_core.wire.incoming import ClientGoneError
+from neural_condense_core.gateway.replies import error_response, status_of
+from neural_condense_core.gateway.sources import Source
+from neural_condense_core.wire.gateway import CONDENSE_PATH, CONTEXTS_PATH, GatewayHealth
+from neural_condense_core.wire.incoming import (
+    ClientGoneError,
+    UnforeseenError,
+    add_error_handlers,
+    json_response,
+)
 
 log = logging.getLogger(__name__)
 
-CHAT_PATH = "/v1/chat/completions"
-COMPLETIONS_PATH = "/v1/completions"
-MODELS_PATH = "/v1/models"
-LIVE_PATH = "/health/live"
-READY_PATH = "/health/ready"
-METRICS_PATH = "/metrics"
 REQUEST_ID_HEADER = "x-request-id"
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -64,7 +74,6 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], Any] | None = None) -
         redoc_url=None,
     )
     routes, answering, keeping = _Routes(parts), Answering(parts), Keeping(parts)
-    one = f"{CONTEXTS_PATH}/{{context_id}}"
     for method, path, endpoint, summary in (
         ("POST", CHAT_PATH, answering.chat, "Answer a chat"),
         ("POST", COMPLETIONS_PATH, answering.complete, "Continue a text"),
@@ -72,8 +81,8 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], Any] | None = None) -
         ("GET", f"{MODELS_PATH}/{{model:path}}", routes.model, "One model"),
         ("POST", CONDENSE_PATH, keeping.condense, "Condense a text and keep it"),
         ("GET", CONTEXTS_PATH, keeping.list, "Your stored contexts"),
-        ("GET", one, keeping.get, "A stored context"),
-        ("DELETE", one, keeping.delete, "Forget a stored context"),
+        ("GET", CONTEXT_PATH, keeping.get, "A stored context"),
+        ("DELETE", CONTEXT_PATH, keeping.delete, "Forget a stored context"),
         ("GET", LIVE_PATH, routes.live, "Whether the process answers"),
         ("GET", READY_PATH, routes.ready, "Whether requests are served"),
         ("GET", METRICS_PATH, routes.metrics, "Counters for Prometheus"),
@@ -86,7 +95,9 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], Any] | None = None) -
             response_class=Response,
         )
     add_playground(app, parts, routes.guarded)
-    app.add_exception_handler(HTTPException, _framework_error)
+    describe(app)
+    served = [f"{method} {path}" for method, path in ROUTES]
+    add_error_handlers(app, served, error_response)
     return app
 
 
@@ -130,17 +141,21 @@ class _Routes:
         return _json(200, {"state": "live"})
 
     async def ready(self, request: Request) -> Response:
-        reading, source = self._parts.reading, self._parts.source
-        body = {
-            "state": reading.state if reading.state != "ready" or source.is_ready else "loading",
-            "model": reading.state,
-            "condenser": "ready" if source.is_ready else "loading",
-        }
-        if body["state"] == "ready":
-            return _json(200, body)
-        found = _json(503, body)
-        found.headers["Retry-After"] = "1"
-        return found
+        reading, own = self._parts.reading, self._parts.source
+        others = [each.source for each in self._parts.others]
+        # All of them: what /v1/models offers must be there once this says so.
+        are_ready = all(source.is_ready for source in (own, *others))
+        body = GatewayHealth(
+            state=reading.state if reading.state != "ready" or are_ready else "loading",
+            model=reading.state,
+            condenser=_state(own),
+            also={source.name: _state(source) for source in others},
+            reason=None if reading.failure is None else reading.failure.code,
+        )
+        is_ready = body.state == "ready"
+        return json_response(
+            200 if is_ready else 503, body, None if is_ready else {"Retry-After": "1"}
+        )
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._parts.metrics.text(), media_type=CONTENT_TYPE)
@@ -169,20 +184,16 @@ async def _answered(request: Request, path: str, endpoint: Endpoint, request_id:
     except ClientGoneError:
         return Response(status_code=499)
     except NeuralCondenseError as error:
-        log.info("%s: %d %s (%s)", path, error.status, error.code, request_id)
+        log.info("%s: %d %s (%s)", path, status_of(error), error.code, request_id)
         return error_response(error)
     except Exception as error:  # noqa: BLE001 - left to itself, its message would be logged
         log.error("%s: 500 (%s), raised %s", path, request_id, type_and_frames(error))
-        return error_response(NeuralCondenseError("the gateway failed; its log says where"))
+        return error_response(UnforeseenError())
+
+
+def _state(source: Source) -> Literal["ready", "loading"]:
+    return "ready" if source.is_ready else "loading"
 
 
 def _json(status: int, body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body), status, media_type="application/json")
-
-
-async def _framework_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    known = NeuralCondenseError("no such route; see /docs" if status == 404 else "not served so")
-    known.status = status
-    known.code = "not_found" if status == 404 else "method_not_allowed"
-    return error_response(known)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from neural_condense_core.command_options import Device, Dtype, Host, Port
 from neural_condense_core.gateway.settings import LOGGING_LEVELS, MODES, GatewaySettings
 
 
@@ -34,22 +35,14 @@ def gateway(
     tier: Annotated[
         str | None, typer.Option("--tier", help="Of a validator; default: its first.")
     ] = GatewaySettings.tier,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu, cuda, cuda:1.")
-    ] = GatewaySettings.device,
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="auto, float32 or bfloat16.")
-    ] = GatewaySettings.dtype,
+    device: Device = GatewaySettings.device,
+    dtype: Dtype = GatewaySettings.dtype,
     model_name: Annotated[
         str | None,
         typer.Option("--model_name", help="How clients call the model; default: --target."),
     ] = GatewaySettings.model_name,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 = all.")
-    ] = GatewaySettings.host,
-    port: Annotated[
-        int, typer.Option("--port", help="Port to listen on; 0 = any free one.")
-    ] = GatewaySettings.port,
+    host: Host = GatewaySettings.host,
+    port: Port = GatewaySettings.port,
     mode: Annotated[
         str, typer.Option("--mode", help=f"What is condensed: {', '.join(MODES)}.")
     ] = GatewaySettings.mode,

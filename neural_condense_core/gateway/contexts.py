@@ -3,7 +3,7 @@
 Design decisions
 
 * The same text asked for twice at once is condensed once; who asked first giving up does not take
-  the work from the other.
+  the work from the other, and when all have given up the work ends.
 * What was found out of a context, its estimated recovery, is kept with it.
 * A store without room costs a request along the way nothing: its contexts are used and not kept.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from neural_condense_core.errors import BackendError, OverloadedError
 from neural_condense_core.gateway.estimating import Calibration
@@ -22,6 +22,14 @@ from neural_condense_core.gateway.reading import Reading
 from neural_condense_core.gateway.sources import Source
 from neural_condense_core.gateway.store import About, ContextStore, Stored, context_id
 from neural_condense_core.tokens import CondensedTokens
+
+
+@dataclass(eq=False)
+class _Making:
+    """A context in the making, and how many wait for it."""
+
+    task: asyncio.Task[Stored]
+    n_waiting: int = 0
 
 
 class Contexts:
@@ -53,7 +61,7 @@ class Contexts:
         self.calibration = calibration
         self._timeout_s = timeout_s
         self._clock = clock
-        self._making: dict[str, asyncio.Task[Stored]] = {}
+        self._making: dict[str, _Making] = {}
 
     async def condensed(
         self, owner: str, text: str, ratio: float, *, estimates: bool, pins: bool = False
@@ -91,15 +99,23 @@ class Contexts:
     async def _made(self, owner: str, found_id: str, text: str, ratio: float) -> Stored:
         making = self._making.get(found_id)
         if making is None:
-            making = asyncio.create_task(self._make(owner, found_id, text, ratio))
+            making = _Making(asyncio.create_task(self._make(owner, found_id, text, ratio)))
             self._making[found_id] = making
-            making.add_done_callback(lambda done: self._forget(found_id, done))
-        return await asyncio.shield(making)
+        making.n_waiting += 1
+        try:
+            return await asyncio.shield(making.task)
+        finally:
+            making.n_waiting -= 1
+            if making.task.done() or not making.n_waiting:
+                self._forget(found_id, making)
 
-    def _forget(self, found_id: str, done: asyncio.Task[Stored]) -> None:
-        self._making.pop(found_id, None)
-        if not done.cancelled():
-            done.exception()  # read: whoever waited may have gone
+    def _forget(self, found_id: str, making: _Making) -> None:
+        if self._making.get(found_id) is making:
+            del self._making[found_id]
+        if not making.task.done():
+            making.task.cancel()
+        elif not making.task.cancelled():
+            making.task.exception()  # read: whoever waited may have gone
 
     async def _make(self, owner: str, found_id: str, text: str, ratio: float) -> Stored:
         tokens = await self.source.condense(text, ratio, self._timeout_s)

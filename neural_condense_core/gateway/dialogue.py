@@ -17,11 +17,18 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from neural_condense_core.gateway.messages import ChatMessage, ChatRequest, CompletionRequest
+from neural_condense_core.gateway.messages import (
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    Part,
+)
 
 PARAGRAPH = "\n\n"
 MAX_LEAD_CHARS = 400
 """A first paragraph up to this is an instruction and not the text."""
+SLACK_CHARS = 200
+"""How far behind its place a cut looks for a space; by so much a piece may be longer."""
 TOOL_LEAD = "Result of a tool:\n"
 
 
@@ -129,7 +136,7 @@ def pieces(text: str, n_pieces: int) -> list[str]:
     begin = 0
     for index in range(1, n_pieces):
         at = max(begin + 1, len(text) * index // n_pieces)
-        space = text.find(" ", at, at + 200)
+        space = text.find(" ", at, at + SLACK_CHARS)
         end = space if space > 0 else at
         found.append(text[begin:end])
         begin = end
@@ -144,20 +151,25 @@ def _introduced(contexts: Sequence[str]) -> tuple[Text | Reference, ...]:
 
 
 def _message(message: ChatMessage) -> Message:
-    content = message.content
+    content = message.content or message.refusal
     if content is None or isinstance(content, str):
         parts: list[Text | Reference] = [Text(content)] if content else []
     else:
-        parts = [
-            Reference(part.id) if part.id is not None else Text(part.text or "") for part in content
-        ]
-    if message.tool_calls:
-        calls = [call.function for call in message.tool_calls]
+        parts = [_part(part) for part in content]
+    calls = [call.function for call in message.tool_calls or ()]
+    if message.function_call is not None:
+        calls.append(message.function_call)
+    if calls:
         parts.append(Text(orjson.dumps(calls).decode()))
     role = "system" if message.role == "developer" else message.role
     if role in {"tool", "function"}:
         return Message("user", (Text(TOOL_LEAD), *parts), is_tool=True)
     return Message(role, tuple(parts))
+
+
+def _part(part: Part) -> Text | Reference:
+    # By its type: clients give ids of their own to texts too.
+    return Reference(part.id or "") if part.type == "condensed_context" else Text(part.text or "")
 
 
 def _merged(messages: Sequence[Message]) -> list[Message]:

@@ -40,5 +40,5 @@ def open_engine(spec: ReaderSpec) -> TargetLLM:
     if ":" in kind and not equals:
         own = cast(Callable[[ReaderSpec], TargetLLM], import_target(spec.engine))
         return own(spec)
-    opened = cast(Callable[[str, str], TargetLLM], import_target(_OTHERS))
-    return opened(spec.engine, spec.target)
+    opened = cast(Callable[..., TargetLLM], import_target(_OTHERS))
+    return opened(spec.engine, spec.target, timeout_s=spec.timeout_s)

@@ -4,14 +4,17 @@ Where it sits: ``app.py`` parses bodies with these; ``dialogue.py`` turns them i
 
 Design decisions
 
-* Fields that would change the answer and are not served are refused by name; fields that are not
-  known are ignored, as clients of many servers send them.
+* Fields that would change the answer and are not served are refused by name, those of OpenAI and
+  the usual ones of other servers; fields that nobody knows are ignored, as clients send them.
 * A fault names the field and the rule and never the value: prompts are private.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +26,59 @@ MAX_MESSAGES = 4_096
 MAX_PARTS = 512
 MAX_STOPS = 16
 MAX_CONTEXTS = 64
+
+NotServed = Mapping[str, tuple[Any, ...]]
+"""Field -> the values with which it changes nothing, besides null."""
+_OF_ALL: NotServed = MappingProxyType({
+    "n": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "use_beam_search": (False,),
+    "echo": (False,),
+    "prompt_logprobs": (),
+    "structured_outputs": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+})
+_OF_CHATS: NotServed = MappingProxyType({
+    **_OF_ALL,
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "modalities": (["text"],),
+    "audio": (),
+    "web_search_options": (),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
+    "continue_final_message": (False,),
+    "add_generation_prompt": (True,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+})
+_OF_COMPLETIONS: NotServed = MappingProxyType({**_OF_ALL, "suffix": ("",), "logprobs": ()})
+_HINTS: Mapping[str, str] = MappingProxyType({
+    "n": "only one choice a request is served",
+    "tools": "calling tools is not served; describe them in a message",
+    "response_format": "only text is served",
+    "modalities": "only text is served",
+})
+_FIELD_FIRST = re.compile(r"([a-z_]+): ")
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -37,8 +93,8 @@ class Part(_Message):
     """A part of a message's content: a text, or a stored context by its id."""
 
     type: Literal["text", "condensed_context"]
-    text: str | None = None
-    id: str | None = Field(default=None, pattern=ID_PATTERN)
+    text: str | None = Field(default=None, description="of a part of type text")
+    id: str | None = Field(default=None, description="of a part of type condensed_context")
 
     @model_validator(mode="after")
     def _has_its_field(self) -> Part:
@@ -46,6 +102,9 @@ class Part(_Message):
             raise ValueError("a part of type text needs the field text")
         if self.type == "condensed_context" and self.id is None:
             raise ValueError("a part of type condensed_context needs the field id")
+        is_reference = self.type == "condensed_context"
+        if is_reference and not re.fullmatch(ID_PATTERN, self.id or ""):
+            raise ValueError(f"the id of a stored context looks like {ID_PATTERN}")
         return self
 
 
@@ -53,7 +112,7 @@ class ToolCall(_Message):
     """A call that the assistant made in an earlier turn."""
 
     id: str = ""
-    function: dict[str, Any] = Field(default_factory=dict)
+    function: dict[str, Any]
 
 
 class ChatMessage(_Message):
@@ -61,7 +120,10 @@ class ChatMessage(_Message):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = Field(default=None)
+    refusal: str | None = Field(default=None, description="what an assistant said instead")
     tool_calls: list[ToolCall] | None = None
+    function_call: dict[str, Any] | None = Field(default=None, description="the older tool call")
+    audio: None = None
 
     @model_validator(mode="after")
     def _is_bounded(self) -> ChatMessage:
@@ -95,26 +157,31 @@ class StreamOptions(_Message):
 
 
 class _Generation(_Message):
+    not_served: ClassVar[NotServed] = _OF_ALL
+
     model: str = Field(min_length=1, max_length=256)
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
-    n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     condense: CondenseOptions = CondenseOptions()
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_served(cls, said: Any) -> Any:
+        for name, harmless in cls.not_served.items() if isinstance(said, dict) else ():
+            value = said.get(name)
+            if value is not None and value not in harmless:
+                raise ValueError(f"{name}: {_HINTS.get(name, 'is not served; leave it out')}")
+        return said
 
     @model_validator(mode="after")
-    def _is_served(self) -> _Generation:
-        if self.n not in {None, 1}:
-            raise ValueError("n: only one choice a request is served")
-        if self.presence_penalty or self.frequency_penalty or self.logit_bias:
-            raise ValueError("penalties and logit_bias are not served")
+    def _is_consistent(self) -> _Generation:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options: only where stream is true")
         if len(self.stops) > MAX_STOPS or not all(self.stops):
             raise ValueError(f"stop: at most {MAX_STOPS} texts, none of them empty")
         return self
@@ -140,25 +207,10 @@ class _Generation(_Message):
 class ChatRequest(_Generation):
     """Body of ``POST /v1/chat/completions``."""
 
+    not_served: ClassVar[NotServed] = _OF_CHATS
+
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
-    response_format: dict[str, Any] | None = None
-    logprobs: bool | None = None
-    modalities: list[str] | None = None
-
-    @model_validator(mode="after")
-    def _is_plain(self) -> ChatRequest:
-        if self.tools or self.functions:
-            raise ValueError("tools: calling tools is not served; describe them in a message")
-        if self.response_format is not None and self.response_format.get("type") != "text":
-            raise ValueError("response_format: only text is served")
-        if self.logprobs:
-            raise ValueError("logprobs are not served")
-        if self.modalities not in (None, ["text"]):
-            raise ValueError("modalities: only text is served")
-        return self
 
     @property
     def longest(self) -> int | None:
@@ -169,11 +221,9 @@ class ChatRequest(_Generation):
 class CompletionRequest(_Generation):
     """Body of ``POST /v1/completions``."""
 
+    not_served: ClassVar[NotServed] = _OF_COMPLETIONS
+
     prompt: str | list[str]
-    echo: bool | None = None
-    suffix: str | None = None
-    best_of: int | None = None
-    logprobs: int | None = None
 
     @model_validator(mode="after")
     def _is_plain(self) -> CompletionRequest:
@@ -181,8 +231,6 @@ class CompletionRequest(_Generation):
             raise ValueError("prompt: one text a request is served")
         if not self.text:
             raise ValueError("prompt: must not be empty")
-        if self.echo or self.suffix or self.logprobs or self.best_of not in {None, 1}:
-            raise ValueError("echo, suffix, logprobs and best_of are not served")
         return self
 
     @property
@@ -213,8 +261,13 @@ def parse(kind: type[M], body: bytes) -> M:
     try:
         return kind.model_validate(parsed)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    fault = first["msg"].removeprefix("Value error, ")
-    param = ".".join(str(step) for step in first["loc"] if not str(step).startswith("list["))
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+    # Of a field of several types every type has its fault: the deepest is that of the one meant.
+    worst = max(faults, key=lambda each: len(each["loc"]))
+    fault = worst["msg"].removeprefix("Value error, ")
+    steps = [str(step) for step in worst["loc"]]
+    param = ".".join(step for step in steps if step != "str" and not step.startswith("list["))
     where = f"{param}: " if param else ""
+    if not param and (named := _FIELD_FIRST.match(fault)):
+        param = named[1]
     raise RequestError(f"invalid request: {where}{fault}", {"param": param or None})

@@ -56,10 +56,12 @@ class Sizes:
     ----------
     parts : tokens of each text, oldest first
     rest : rows that cannot be condensed: the template and stored contexts
+    wholes : tokens of the text that each is a piece of; empty = each is whole
     """
 
     parts: tuple[int, ...]
     rest: int
+    wholes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,14 @@ def ladder(offered: Sequence[float] | None, rules: Rules, max_ratio: float) -> t
 def eligible(sizes: Sizes, rules: Rules) -> list[int]:
     """Return the parts that may be condensed, oldest first."""
     kept = min(rules.keep_tokens, rules.budget // KEPT_SHARE) if rules.mode == "auto" else 0
+    wholes = sizes.wholes or sizes.parts
     newest = len(sizes.parts) - 1
     found = []
     behind = sizes.parts[newest] if sizes.parts else 0
     for index in range(newest - 1, -1, -1):
         size = sizes.parts[index]
         behind += size
-        if size >= rules.threshold and behind > kept:
+        if wholes[index] >= rules.threshold and behind > kept:
             found.append(index)
     return found[::-1]
 

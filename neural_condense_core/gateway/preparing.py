@@ -17,9 +17,15 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from neural_condense_core.errors import ContextWindowError
+from neural_condense_core.errors import ContextWindowError, RequestError
 from neural_condense_core.gateway.contexts import Contexts
-from neural_condense_core.gateway.dialogue import Dialogue, Reference, Text, pieces
+from neural_condense_core.gateway.dialogue import (
+    SLACK_CHARS,
+    Dialogue,
+    Reference,
+    Text,
+    pieces,
+)
 from neural_condense_core.gateway.messages import CondenseOptions
 from neural_condense_core.gateway.policy import Plan, Rules, Sizes, eligible, ladder, plan
 from neural_condense_core.gateway.reader_messages import Lines, Measure
@@ -139,16 +145,24 @@ class Preparer:
         longest : most tokens of the answer; None = not said
         owner : whose contexts may be used
         """
-        stored = {
-            each: await asyncio.to_thread(self._contexts.store.get, owner, each)
-            for each in dict.fromkeys(dialogue.references)
-        }
+        stored = {each: await self._stored(owner, each) for each in set(dialogue.references)}
         rules = self._rules(options, longest)
         dialogue, sizes = await self._measured(dialogue, stored, rules)
         chosen, reports = await self._condensed(dialogue, sizes, rules, options, owner)
         reports += [_referenced(stored[each]) for each in dialogue.references]
         lines = _lines(dialogue, chosen, {key: each.tokens for key, each in stored.items()})
         return Prepared(lines, longest, Report(rules.mode, tuple(reports)))
+
+    async def _stored(self, owner: str, context_id: str) -> Stored:
+        found = await asyncio.to_thread(self._contexts.store.get, owner, context_id)
+        model = self._reading.served().name
+        if found.about.target_model != model:
+            raise RequestError(
+                f"a context was condensed for {found.about.target_model!r} and {model!r} answers; "
+                "condense the text again",
+                {"param": "condense.contexts", "id": context_id},
+            )
+        return found
 
     def _rules(self, options: CondenseOptions, longest: int | None) -> Rules:
         settings = self._settings
@@ -185,15 +199,28 @@ class Preparer:
         self, dialogue: Dialogue, stored: dict[str, Stored], rules: Rules
     ) -> tuple[Dialogue, Sizes]:
         counts, total = await self._count(dialogue)
-        longest = self._settings.max_context_tokens
-        if rules.mode != "never" and max(counts, default=0) > longest:
+        wholes: tuple[int, ...] = ()
+        needed = [
+            self._pieces_of(text, n) if n >= rules.threshold else 1
+            for text, n in zip(dialogue.texts, counts, strict=True)
+        ]
+        needed[-1:] = [1] * bool(needed)  # the question
+        if rules.mode != "never" and max(needed, default=1) > 1:
             # Too long to be condensed in one piece; where it stays text it is joined again.
-            texts = dialogue.texts
-            cut = [pieces(text, -(-n // longest)) for text, n in zip(texts, counts, strict=True)]
-            dialogue = dialogue.with_texts([*cut[:-1], [texts[-1]]])
+            cut = [pieces(text, n) for text, n in zip(dialogue.texts, needed, strict=True)]
+            wholes = tuple(n for part, n in zip(cut, counts, strict=True) for _ in part)
+            dialogue = dialogue.with_texts(cut)
             counts, total = await self._count(dialogue)
         rows = sum(stored[each].about.n_condensed_tokens for each in dialogue.references)
-        return dialogue, Sizes(counts, max(0, total - sum(counts)) + rows)
+        return dialogue, Sizes(counts, max(0, total - sum(counts)) + rows, wholes)
+
+    def _pieces_of(self, text: str, n_tokens: int) -> int:
+        needed = -(-n_tokens // self._settings.max_context_tokens)
+        max_chars = self._contexts.source.max_chars
+        if max_chars is not None:
+            # Pieces end at a space, so they differ in length.
+            needed = max(needed, -(-len(text) // max(1, max_chars - SLACK_CHARS)))
+        return max(1, min(needed, len(text)))
 
     async def _count(self, dialogue: Dialogue) -> tuple[tuple[int, ...], int]:
         lines = _lines(dialogue, {}, {})
@@ -243,7 +270,12 @@ class Preparer:
                     owner, texts[index], ratio, estimates=estimates
                 )
 
-        await asyncio.gather(*(one(index, ratio) for index, ratio in missing))
+        tasks = [asyncio.create_task(one(index, ratio)) for index, ratio in missing]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # where one fails, nobody waits for the others
+                task.cancel()
 
     @staticmethod
     def _above_floor(

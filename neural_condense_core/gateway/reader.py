@@ -8,6 +8,8 @@ Design decisions
 * The main thread only listens, so that whoever is cancelled is told at once, and the end of the
   pipe, which is the gateway's end, ends the process whatever it does.
 * Counting has a thread of its own: it must not wait behind an answer that takes a minute.
+* What is cancelled before its turn gives its prompt back at once: it must not pile up here.
+* An engine that once could not estimate is not asked again; it may read a whole matrix to find out.
 * Whatever an engine raises is an answer to that request and leaves the others in peace; what is no
   error of ours is told by its type only, as its message may quote a prompt.
 """
@@ -50,6 +52,8 @@ from neural_condense_core.threads import use_threads
 
 log = logging.getLogger(__name__)
 
+Work = Measure | Estimate | Trace | Read
+
 OWN = 0
 """Number of what the process says of itself."""
 
@@ -72,6 +76,8 @@ class Reader:
         self._reads = ThreadPoolExecutor(max_parallel, thread_name_prefix="read")
         self._counts = ThreadPoolExecutor(1, thread_name_prefix="count")
         self._cancelled: dict[int, threading.Event] = {}
+        self._waiting: dict[int, Work] = {}
+        self._estimates = True
 
     def take(self, number: int, asked: Asked) -> None:
         """Begin a request, or end one."""
@@ -79,15 +85,18 @@ class Reader:
             found = self._cancelled.get(number)
             if found is not None:
                 found.set()
+            self._waiting.pop(number, None)
             return
         self._cancelled[number] = threading.Event()
+        self._waiting[number] = asked
         pool = self._counts if isinstance(asked, Measure) else self._reads
-        pool.submit(self._answer, number, asked)
+        pool.submit(self._answer, number)
 
-    def _answer(self, number: int, asked: Measure | Estimate | Trace | Read) -> None:
+    def _answer(self, number: int) -> None:
         cancelled = self._cancelled[number]
+        asked = self._waiting.pop(number, None)
         try:
-            if not cancelled.is_set():
+            if asked is not None and not cancelled.is_set():
                 self._work(number, asked, cancelled)
         except Exception as error:  # noqa: BLE001 - an engine's: whatever it raises is an answer
             self._say(number, Failed(as_error(error)))
@@ -95,9 +104,7 @@ class Reader:
             del self._cancelled[number]
             self._say(number, Ended())
 
-    def _work(
-        self, number: int, asked: Measure | Estimate | Trace | Read, cancelled: threading.Event
-    ) -> None:
+    def _work(self, number: int, asked: Work, cancelled: threading.Event) -> None:
         if isinstance(asked, Measure):
             self._say(number, self._measure(asked))
         elif isinstance(asked, Estimate):
@@ -114,9 +121,12 @@ class Reader:
         return Measured(counts, prompt_length(self._prompt(asked.lines)))
 
     def _estimate(self, asked: Estimate) -> Estimated:
+        if not self._estimates:
+            return Estimated(None)
         try:
             return Estimated(sample_gain(self._target, asked.tokens, asked.text))
         except errors.UnsupportedError:
+            self._estimates = False
             return Estimated(None)
 
     def _read(self, number: int, asked: Read, cancelled: threading.Event) -> None:

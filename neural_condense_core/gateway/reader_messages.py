@@ -23,6 +23,7 @@ class ReaderSpec:
     device, dtype : of the model
     threads : CPU threads
     max_parallel : prompts that are read at the same time
+    timeout_s : for one whole answer of an engine's server
     """
 
     engine: str
@@ -31,6 +32,7 @@ class ReaderSpec:
     dtype: str = "auto"
     threads: int = 1
     max_parallel: int = 1
+    timeout_s: float = 300.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ Design decisions
 * A request that was begun and of which nothing is heard for ``silence_s`` has a reader that hangs,
   whether or not somebody still waits for it: the process is killed. Whoever was in hand is told to
   retry, and a new process is started after a pause that doubles; one that cannot load
-  ``MAX_LOAD_FAILURES`` times in a row is given up.
+  ``MAX_LOAD_FAILURES`` times in a row is given up, unless what it waits for is an engine's server
+  that may still come.
 * An answer's pieces are bounded by its longest length, so the place where they wait is too.
 """
 
@@ -31,9 +32,12 @@ from multiprocessing.process import BaseProcess
 from typing import Literal, TypeVar
 
 from neural_condense_core.errors import (
+    BackendError,
     ConfigError,
+    DeadlineError,
     NeuralCondenseError,
     OverloadedError,
+    RetryableError,
     TargetModelError,
     UnavailableError,
 )
@@ -64,6 +68,7 @@ log = logging.getLogger(__name__)
 MAX_LOAD_FAILURES = 4
 PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
+MAX_DOUBLINGS = 10
 SILENCE_S = 180.0
 LOAD_SILENCE_S = 1_800.0
 
@@ -225,9 +230,9 @@ class Reading:
                 failures += 1
                 log.error("the reader did not start: %s", error.message)
                 self.failure = error
-                if isinstance(error, (ConfigError, TargetModelError)) or (
-                    failures == MAX_LOAD_FAILURES
-                ):
+                is_lasting = isinstance(error, (ConfigError, TargetModelError))
+                may_pass = isinstance(error, (BackendError, DeadlineError, RetryableError))
+                if is_lasting or (failures >= MAX_LOAD_FAILURES and not may_pass):
                     self.state = "failed"
                     self._on_failed(error)
                     return
@@ -240,7 +245,7 @@ class Reading:
                 log.error("the reader is gone; starting it again")
                 self._fail_all("the reader was lost at this request and starts again; retry later")
             await asyncio.to_thread(self._end_process)
-            await asyncio.sleep(min(MAX_PAUSE_S, PAUSE_S * 2.0**failures))
+            await asyncio.sleep(min(MAX_PAUSE_S, PAUSE_S * 2.0 ** min(failures, MAX_DOUBLINGS)))
 
     async def _watch(self) -> None:
         """Return when the process has ended; end it if it hangs."""

@@ -10,7 +10,6 @@ Design decisions
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -24,9 +23,9 @@ from neural_condense_core.errors import (
     ContextTooLongError,
     ContextWindowError,
     NeuralCondenseError,
-    RetryableError,
 )
 from neural_condense_core.gateway.preparing import Report
+from neural_condense_core.wire.incoming import error_headers
 
 SAVED_HEADER = "X-Condense-Tokens-Saved"
 CONDENSED_HEADER = "X-Condense-Parts-Condensed"
@@ -193,9 +192,7 @@ def error_body(error: NeuralCondenseError) -> dict[str, Any]:
 
 def error_response(error: NeuralCondenseError) -> Response:
     """Return the response of an error, with ``Retry-After`` where it may pass."""
-    headers = {}
-    if isinstance(error, RetryableError):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    headers = error_headers(error)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(orjson.dumps(error_body(error)), status_of(error), headers, "application/json")

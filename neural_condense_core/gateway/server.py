@@ -81,10 +81,10 @@ class Gateway:
 
         app = create_app(parts, lifespan)
         self._server = make_server(app, grace_s=GRACE_S, max_connections=MAX_CONNECTIONS)
-        self._announce(users)
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        self._announce(users)  # whoever reads it may end the process at once
         try:
             await self._server.serve(sockets=[self.listener])
         finally:
@@ -151,6 +151,7 @@ def assemble(
         dtype=settings.dtype,
         threads=threads,
         max_parallel=parallel(settings.engine),
+        timeout_s=settings.timeout_s,
     )
     # A prompt that fills the window may be read for minutes without a word: slow is not hung.
     silence_s = max(SILENCE_S, HANG_FACTOR * settings.timeout_s)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from neural_condense_core.constants import EMBEDDED_TARGET_MODEL
 from neural_condense_core.errors import ConfigError
+from neural_condense_core.llm.engine_choice import parse_engine
 
 MODES = ("auto", "always", "never")
 LOCAL = "local"
@@ -174,21 +175,6 @@ def split_source(text: str) -> tuple[str, str]:
 
 
 def check_engine(text: str) -> None:
-    """Refuse an engine that is not one.
-
-    Raises
-    ------
-    ConfigError
-        It is neither a known name, with its URL where it is a server, nor ``module:function``.
-    """
-    kind, equals, place = text.partition("=")
-    if kind in {"vllm", "sglang"} and place.startswith("http"):
-        return
-    if text in {"hf", "llama-cpp"} or (kind == "llama-cpp" and place):
-        return
-    if not equals and ":" in kind:
-        return
-    raise ConfigError(
-        "--engine must be hf, llama-cpp, llama-cpp=FILE, vllm=URL, sglang=URL or module:function; "
-        f"got {text!r}"
-    )
+    """Refuse what is neither ``module:function`` nor an engine that ``llm/engines.py`` opens."""
+    if "=" in text or ":" not in text:
+        parse_engine(text)

@@ -6,22 +6,29 @@ Design decisions
 * The own worker is the backend's engine without its HTTP front: one queue, one process, restarts.
 * What comes from elsewhere must be for the model that answers and of its width; it is read within
   limits and refused otherwise.
+* What a backend or a validator refuses is not the fault of whoever asked the gateway: it comes as
+  502. That a service is busy or late is passed on as what it is.
+* A validator is asked for its tiers first: what they take bounds the pieces that are sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from neural_condense_core.client.backend import AsyncBackendClient
 from neural_condense_core.client.organic import AsyncOrganicClient
 from neural_condense_core.errors import (
+    BackendError,
     ConfigError,
+    ContextTooLongError,
     DeadlineError,
     NeuralCondenseError,
+    RetryableError,
     UnavailableError,
 )
 from neural_condense_core.gateway.settings import GatewaySettings, split_source
@@ -38,6 +45,8 @@ VALIDATOR_KEY = "CONDENSE_VALIDATOR_KEY"
 MAX_BYTES = 256 * 1024 * 1024
 WARM_UP_CHARS = (2_000,)
 POLL_S = 2.0
+
+_PASSED_ON = (BackendError, ContextTooLongError, DeadlineError, RetryableError)
 
 OnMisconfigured = Callable[[NeuralCondenseError], None]
 
@@ -73,6 +82,10 @@ class Source(Protocol):
     def ratio(self) -> float:
         """Compression ratio of requests that name none."""
 
+    @property
+    def max_chars(self) -> int | None:
+        """Most characters of one text; None = its tokens alone are bounded."""
+
     async def condense(self, text: str, ratio: float, timeout_s: float) -> CondensedTokens:
         """Condense a text; errors are of the one tree.
 
@@ -92,6 +105,8 @@ class LocalSource:
     settings : which one, and on which device
     threads : CPU threads of it
     """
+
+    max_chars: int | None = None
 
     def __init__(self, settings: GatewaySettings, threads: int) -> None:
         self._settings = settings
@@ -176,6 +191,8 @@ class BackendSource:
     timeout_s : of a call
     """
 
+    max_chars: int | None = None
+
     def __init__(self, url: str, timeout_s: float) -> None:
         self._client = AsyncBackendClient(url, timeout_s=timeout_s)
         self._name = "backend"
@@ -224,16 +241,12 @@ class BackendSource:
         ------
         UnavailableError
             The backend has not said yet what it serves.
-        DeadlineError
-            It took too long.
         """
         if not self._is_ready:
             raise UnavailableError("the condensing backend is not ready; retry later")
-        try:
+        with _answers_of("the condensing backend", timeout_s):
             async with asyncio.timeout(timeout_s):
                 return await self._client.condense(text, ratio=ratio, target_model=self._target)
-        except TimeoutError:
-            raise DeadlineError(f"the backend gave no answer within {timeout_s:g} s") from None
 
     async def _look(self, on_misconfigured: OnMisconfigured) -> None:
         while True:
@@ -276,16 +289,21 @@ class ValidatorSource:
         self._client = AsyncOrganicClient(url, api_key=key, timeout_s=timeout_s)
         self._tier = tier
         self._target = ""
+        self._looking: asyncio.Task[None] | None = None
         self.name = f"validator/{tier}" if tier else "validator"
+        self.max_chars: int | None = None
         self.is_ready = False
 
     def start(self, target: str, on_misconfigured: OnMisconfigured) -> None:
-        """Note the model; the validator is asked when there is something to condense."""
+        """Begin to ask the validator for its tiers."""
         self._target = target
-        self.is_ready = True
+        self._looking = asyncio.create_task(self._look(on_misconfigured))
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._client.close()
 
     async def condense(self, text: str, ratio: float, timeout_s: float) -> CondensedTokens:
@@ -293,14 +311,64 @@ class ValidatorSource:
 
         Raises
         ------
-        DeadlineError
-            It took too long.
+        UnavailableError
+            The validator has not said yet what it serves.
         """
-        try:
+        if not self.is_ready:
+            raise UnavailableError("the validator is not ready; retry later")
+        with _answers_of("the validator", timeout_s):
             async with asyncio.timeout(timeout_s):
                 return await self._client.condense(text, tier=self._tier, target_model=self._target)
-        except TimeoutError:
-            raise DeadlineError(f"the validator gave no answer within {timeout_s:g} s") from None
+
+    async def _look(self, on_misconfigured: OnMisconfigured) -> None:
+        while True:
+            try:
+                served = (await self._client.tiers()).tiers
+            except NeuralCondenseError as error:
+                log.info("waiting for the validator: %s", error.code)
+                await asyncio.sleep(POLL_S)
+                continue
+            tier = next((each for each in served if self._tier in {None, each.name}), None)
+            if tier is None or tier.target_model != self._target:
+                found = ", ".join(f"{each.name} ({each.target_model})" for each in served)
+                on_misconfigured(
+                    ConfigError(
+                        f"{self._client.url} serves the tiers {found or 'none'}; the gateway asks "
+                        f"for {self._tier or 'the first'} and answers with {self._target!r}"
+                    )
+                )
+                return
+            self.name = f"validator/{tier.name}"
+            self._tier = tier.name
+            self.max_chars = tier.max_context_chars
+            self.is_ready = True
+            return
+
+
+@contextlib.contextmanager
+def _answers_of(who: str, timeout_s: float) -> Iterator[None]:
+    """Say what a service at another place refused as what it is to the gateway's clients.
+
+    Raises
+    ------
+    DeadlineError
+        It took too long.
+    BackendError
+        It refused.
+    NeuralCondenseError
+        One of those that are passed on.
+    """
+    try:
+        yield
+    except TimeoutError:
+        raise DeadlineError(f"{who} gave no answer within {timeout_s:g} s") from None
+    except NeuralCondenseError as error:
+        if isinstance(error, _PASSED_ON):
+            raise
+        log.warning("%s refused: %d %s", who, error.status, error.code)
+        raise BackendError(f"{who} refused the text ({error.code})", {"reason": "refused"}) from (
+            error
+        )
 
 
 def make_source(settings: GatewaySettings, threads: int) -> Source:

@@ -11,7 +11,9 @@ Design decisions
   is reached, contexts that were only kept along the way make room, least recently used first. Those
   that somebody asked to keep stay until they expire, and what finds no room beside them is refused.
 * With a folder, contexts outlive the process: one safetensors file each, and beside it what else is
-  known. Memory is then a cache. A file that is not what it was is treated as absent.
+  known. Memory is then a cache. A file that is not what it was is treated as absent, and what an
+  end amid writing left behind is removed at the next start.
+* Contexts stand in the order of their use, so what has expired stands first.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ log = logging.getLogger(__name__)
 MAX_FILE_BYTES = 1 << 30
 _OWNER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ID = re.compile(ID_PATTERN)
+_LEFT_OVER = re.compile(rf"{ID_PATTERN}\.(json|safetensors)(\.part)?")
 
 Key = tuple[str, str]
 """Owner and id."""
@@ -137,13 +140,14 @@ class ContextStore:
         self._lock = threading.Lock()
         self._all: OrderedDict[Key, About] = OrderedDict()
         self._held: OrderedDict[Key, CondensedTokens] = OrderedDict()
+        self._nbytes = 0
         if folder is not None:
             self._read_folder(folder)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all matrices that are kept."""
-        return sum(about.nbytes for about in self._all.values())
+        return self._nbytes
 
     def __len__(self) -> int:
         return len(self._all)
@@ -175,15 +179,15 @@ class ContextStore:
             self._drop_expired()
             key = (owner, context_id)
             about = self._all.get(key)
-            if about is None:
+            if about is None or self.expires_at(about) <= self._clock():
+                self._drop(key)
                 return None
             tokens = self._held.get(key) or self._read(about)
             if tokens is None:
                 self._drop(key)
                 return None
             about = replace(about, used_at=self._clock())
-            self._all[key] = about
-            self._all.move_to_end(key)
+            self._list(about)
             self._hold(key, tokens)
             self._touch(about)
             return Stored(about, tokens)
@@ -211,9 +215,9 @@ class ContextStore:
                     {"reason": "quota", "quota_bytes": self.bounds.quota_bytes},
                     retry_after_s=60.0,
                 )
-            self._all[key] = about
-            self._all.move_to_end(key)
+            self._list(about)
             self._write(about, stored.tokens)
+            self._touch(about)
             self._hold(key, stored.tokens)
         return Stored(about, stored.tokens)
 
@@ -270,14 +274,26 @@ class ContextStore:
 
     def _drop_expired(self) -> None:
         now = self._clock()
-        expired = [key for key, about in self._all.items() if self.expires_at(about) <= now]
-        for key in expired:
+        while self._all:
+            key, oldest = next(iter(self._all.items()))
+            if self.expires_at(oldest) > now:
+                return
             self._drop(key)
+
+    def _list(self, about: About) -> None:
+        key = (about.owner, about.id)
+        before = self._all.get(key)
+        self._all[key] = about
+        self._all.move_to_end(key)
+        self._nbytes += about.nbytes - (before.nbytes if before is not None else 0)
 
     def _drop(self, key: Key) -> None:
         self._held.pop(key, None)
         about = self._all.pop(key, None)
-        if about is not None and self._folder is not None:
+        if about is None:
+            return
+        self._nbytes -= about.nbytes
+        if self._folder is not None:
             for path in self._paths(about):
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
@@ -319,11 +335,14 @@ class ContextStore:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             found = [_about(path) for path in folder.glob("*/ctx_*.json")]
+            known = [about for about in found if about is not None]
+            _remove_left_over(folder, {path for about in known for path in self._paths(about)})
         except OSError as error:
             raise ConfigError(f"cannot use {folder} for contexts: {error.strerror}") from None
-        known = [about for about in found if about is not None]
+        now = self._clock()
         for about in sorted(known, key=lambda each: each.used_at):
-            self._all[about.owner, about.id] = about
+            # A clock that was set back must not keep a context for ever.
+            self._list(replace(about, used_at=min(about.used_at, now)))
         self._drop_expired()
 
 
@@ -331,6 +350,13 @@ def _replace(path: Path, body: bytes) -> None:
     draft = path.with_suffix(path.suffix + ".part")
     draft.write_bytes(body)
     draft.replace(path)
+
+
+def _remove_left_over(folder: Path, known: set[Path]) -> None:
+    for path in folder.glob("*/ctx_*"):
+        is_ours = _LEFT_OVER.fullmatch(path.name) and _OWNER.fullmatch(path.parent.name)
+        if is_ours and path not in known:
+            path.unlink(missing_ok=True)
 
 
 def _about(path: Path) -> About | None:

@@ -176,7 +176,49 @@ class Prefix(Protocol):
         """Number of rows in the cache."""
 
 
-class TargetLLM(Protocol):
+class Streaming(Protocol):
+    """What can answer a prompt piece by piece."""
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        *,
+        sampling: Sampling = GREEDY,
+        prefix: Prefix | None = None,
+    ) -> Iterator[Piece]:
+        """Answer one prompt piece by piece; closing the iterator ends the work.
+
+        Parameters
+        ----------
+        prompt : not empty
+        max_new_tokens : at least 1
+        sampling : how tokens are drawn; greedy gives the text of ``generate``, unstripped
+        prefix : what stands before the prompt
+
+        Returns
+        -------
+        pieces as they are made; the last, and only the last, has a ``finish``
+        """
+
+
+class GeneratesByStreaming:
+    """``generate`` of the engines that answer one prompt after the other."""
+
+    def generate(
+        self: Streaming,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        *,
+        prefix: Prefix | None = None,
+    ) -> list[str]:
+        """Answer each prompt greedily; ends at the model's end-of-turn token."""
+        # All of them are looked at before the first is answered: what cannot fit costs nothing.
+        streams = [self.stream(prompt, max_new_tokens, prefix=prefix) for prompt in prompts]
+        return ["".join(piece.text for piece in stream).strip() for stream in streams]
+
+
+class TargetLLM(Streaming, Protocol):
     """A frozen LLM that reads text and condensed tokens."""
 
     name: str
@@ -212,25 +254,3 @@ class TargetLLM(Protocol):
         prefix: Prefix | None = None,
     ) -> list[str]:
         """Answer each prompt greedily; ends at the model's end-of-turn token."""
-
-    def stream(
-        self,
-        prompt: Prompt,
-        max_new_tokens: int,
-        *,
-        sampling: Sampling = GREEDY,
-        prefix: Prefix | None = None,
-    ) -> Iterator[Piece]:
-        """Answer one prompt piece by piece; closing the iterator ends the work.
-
-        Parameters
-        ----------
-        prompt : not empty
-        max_new_tokens : at least 1
-        sampling : how tokens are drawn; greedy gives the text of ``generate``, unstripped
-        prefix : what stands before the prompt
-
-        Returns
-        -------
-        pieces as they are made; the last, and only the last, has a ``finish``
-        """

@@ -37,6 +37,7 @@ KEY_VARIABLE = "CONDENSE_ENGINE_KEY"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_EVENT_BYTES = 1024 * 1024
 MAX_MESSAGE_CHARS = 300
+MAX_WAIT_DIGITS = 6
 CONNECT_TIMEOUT_S = 5.0
 DEFAULT_TIMEOUT_S = 300.0
 """For one whole answer."""
@@ -53,6 +54,11 @@ class EngineHTTP:
     engine : its name, for messages
     timeout_s : seconds for one whole answer
     transport : how to send; tests give their own
+
+    Raises
+    ------
+    ConfigError
+        The address is none, or holds a password.
     """
 
     def __init__(
@@ -63,7 +69,15 @@ class EngineHTTP:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        if httpx.URL(url).scheme not in ("http", "https") or not httpx.URL(url).host:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"an engine's address is no URL: {error}") from None
+        if parsed.userinfo:  # messages name the address
+            raise ConfigError(
+                f"an engine's address holds no user or password; put the key into {KEY_VARIABLE}"
+            )
+        if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ConfigError(f"an engine's address begins with http:// or https://, got {url!r}")
         self.url = url.rstrip("/")
         self.engine = engine
@@ -133,7 +147,8 @@ class EngineHTTP:
         text = f"{said}: {message}" if message else said
         if status in _RETRYABLE:
             after = answer.headers.get("retry-after", "")
-            raise _RETRYABLE[status](text, retry_after_s=float(after) if after.isdecimal() else 1.0)
+            wait_s = float(after) if after.isdecimal() and len(after) < MAX_WAIT_DIGITS else 1.0
+            raise _RETRYABLE[status](text, retry_after_s=wait_s)
         if status in (400, 413, 422):
             raise RequestError(text)
         hint = f"; set {KEY_VARIABLE}" if status in (401, 403) else ""

@@ -1,4 +1,6 @@
-"""Which engine reads: ``hf``, ``llama-cpp``, ``vllm=URL`` or ``sglang=URL``; opens it.
+"""Opens the engine that reads: ``hf``, ``llama-cpp``, ``vllm=URL`` or ``sglang=URL``.
+
+Where it sits: ``engine_choice.py`` reads the text that names one.
 
 Design decisions
 
@@ -11,54 +13,21 @@ Design decisions
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from neural_condense_core.errors import ConfigError, TargetModelError
+from neural_condense_core.errors import TargetModelError
 from neural_condense_core.llm.base import TargetLLM
-from neural_condense_core.registry import suggest
+from neural_condense_core.llm.engine_choice import SERVED, EngineChoice, parse_engine
+from neural_condense_core.llm.engine_http import DEFAULT_TIMEOUT_S
 
 
-@dataclass(frozen=True)
-class EngineChoice:
-    """An engine and where it is.
-
-    Parameters
-    ----------
-    engine : ``"hf"``, ``"llama-cpp"``, ``"vllm"`` or ``"sglang"``
-    place : address or file; None for what runs here by itself
-    """
-
-    engine: str
-    place: str | None = None
-
-    def __str__(self) -> str:
-        return self.engine if self.place is None else f"{self.engine}={self.place}"
-
-
-def parse_engine(text: str) -> EngineChoice:
-    """Read ``"hf"``, ``"llama-cpp"``, ``"llama-cpp=PATH"``, ``"vllm=URL"`` or ``"sglang=URL"``.
-
-    Raises
-    ------
-    ConfigError
-        No such engine, or its address is missing or too much.
-    """
-    engine, has_place, place = text.partition("=")
-    if engine not in _OPENERS:
-        raise ConfigError(
-            f"unknown engine {engine!r}; known: {', '.join(FORMS)}.{suggest(engine, _OPENERS)}"
-        )
-    if engine in _SERVED and not place:
-        raise ConfigError(
-            f"--engine {engine} needs the server's address: {engine}=http://HOST:PORT"
-        )
-    if has_place and (engine == "hf" or not place):
-        raise ConfigError(f"--engine {text!r}: write one of {', '.join(FORMS)}")
-    return EngineChoice(engine, place or None)
-
-
-def open_engine(choice: EngineChoice | str, name: str, *, device: str = "cpu") -> TargetLLM:
+def open_engine(
+    choice: EngineChoice | str,
+    name: str,
+    *,
+    device: str = "cpu",
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> TargetLLM:
     """Open a target model on an engine.
 
     Parameters
@@ -66,8 +35,11 @@ def open_engine(choice: EngineChoice | str, name: str, *, device: str = "cpu") -
     choice : the engine, or the text that says it
     name : the model: ``"smollm2-135m-instruct"`` (embedded), a folder, or a Hugging Face name
     device : torch device, for ``hf`` alone
+    timeout_s : for one whole answer of an engine's server
     """
     chosen = parse_engine(choice) if isinstance(choice, str) else choice
+    if chosen.engine in SERVED:
+        return _open_served(chosen, name, timeout_s)
     return _OPENERS[chosen.engine](name, chosen.place, device)
 
 
@@ -93,26 +65,17 @@ def _open_llama_cpp(name: str, place: str | None, device: str) -> TargetLLM:
     return LlamaCppTarget(Path(file), name)
 
 
-def _open_vllm(name: str, place: str | None, device: str) -> TargetLLM:
-    from neural_condense_core.llm.embedding_table import EmbeddingTable
-    from neural_condense_core.llm.engine_http import EngineHTTP
-    from neural_condense_core.llm.vllm import VLLMTarget
-
-    source = _source(name)
-    return VLLMTarget(
-        EngineHTTP(str(place), "vLLM"), name, _tokenizer(source), EmbeddingTable(source)
-    )
-
-
-def _open_sglang(name: str, place: str | None, device: str) -> TargetLLM:
+def _open_served(choice: EngineChoice, name: str, timeout_s: float) -> TargetLLM:
     from neural_condense_core.llm.embedding_table import EmbeddingTable
     from neural_condense_core.llm.engine_http import EngineHTTP
     from neural_condense_core.llm.sglang import SGLangTarget
+    from neural_condense_core.llm.vllm import VLLMTarget
 
+    kind: type[VLLMTarget | SGLangTarget]
+    kind, shown = (VLLMTarget, "vLLM") if choice.engine == "vllm" else (SGLangTarget, "SGLang")
     source = _source(name)
-    return SGLangTarget(
-        EngineHTTP(str(place), "SGLang"), name, _tokenizer(source), EmbeddingTable(source)
-    )
+    http = EngineHTTP(str(choice.place), shown, timeout_s=timeout_s)
+    return kind(http, name, _tokenizer(source), EmbeddingTable(source))
 
 
 def _source(name: str) -> str:
@@ -136,9 +99,4 @@ def _tokenizer(source: str) -> object:
 _OPENERS: dict[str, Callable[[str, str | None, str], TargetLLM]] = {
     "hf": _open_hf,
     "llama-cpp": _open_llama_cpp,
-    "vllm": _open_vllm,
-    "sglang": _open_sglang,
 }
-_SERVED = ("vllm", "sglang")
-FORMS = ("hf", "llama-cpp", "llama-cpp=PATH", "vllm=URL", "sglang=URL")
-"""How an engine may be written."""

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from neural_condense_core.llm.base import (
     GREEDY,
+    GeneratesByStreaming,
     Likelihood,
     Piece,
     Prefix,
@@ -76,7 +77,7 @@ class LlamaPrefix:
         self.owner.sequences.drop(self.key)
 
 
-class LlamaCppTarget:
+class LlamaCppTarget(GeneratesByStreaming):
     """A frozen GGUF model with its tokenizer.
 
     Parameters
@@ -161,13 +162,6 @@ class LlamaCppTarget:
             self._likelihood(prompt, target, prefix)
             for prompt, target in zip(prompts, targets, strict=True)
         ]
-
-    def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, *, prefix: Prefix | None = None
-    ) -> list[str]:
-        """Answer each prompt greedily; ends at the model's end-of-turn token."""
-        streams = [self.stream(prompt, max_new_tokens, prefix=prefix) for prompt in prompts]
-        return ["".join(piece.text for piece in stream).strip() for stream in streams]
 
     def stream(
         self,

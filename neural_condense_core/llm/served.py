@@ -23,6 +23,8 @@ import numpy.typing as npt
 from neural_condense_core.errors import BackendError
 from neural_condense_core.llm.base import (
     GREEDY,
+    GeneratesByStreaming,
+    Likelihood,
     Piece,
     Prefix,
     Prompt,
@@ -30,6 +32,7 @@ from neural_condense_core.llm.base import (
     TokenIds,
 )
 from neural_condense_core.llm.embedding_table import EmbeddingTable
+from neural_condense_core.llm.engine_http import EngineHTTP
 from neural_condense_core.llm.fitting import require_fitting
 from neural_condense_core.llm.text import HFText
 
@@ -43,12 +46,12 @@ class ServedPrefix:
     n_tokens: int
 
 
-class ServedTarget(HFText, ABC):
+class ServedTarget(HFText, GeneratesByStreaming, ABC):
     """A target model behind an engine's server.
 
     Parameters
     ----------
-    engine : the engine's name, for messages
+    http : the server
     name : how users call the model
     tokenizer : of the same model, a tokenizer of transformers
     table : its input embeddings
@@ -56,14 +59,19 @@ class ServedTarget(HFText, ABC):
     """
 
     def __init__(
-        self, engine: str, name: str, tokenizer: Any, table: EmbeddingTable, max_positions: int
+        self, http: EngineHTTP, name: str, tokenizer: Any, table: EmbeddingTable, max_positions: int
     ) -> None:
         super().__init__(tokenizer)
-        self.engine = engine
+        self.engine = http.engine
         self.name = name
         self.hidden_size = table.hidden_size
         self.max_positions = max_positions
+        self._http = http
         self._table = table
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
     def embed(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return (n, hidden_size) float32 input embeddings of token ids."""
@@ -74,13 +82,6 @@ class ServedTarget(HFText, ABC):
         for _ in self.stream(prompt, 1):
             pass
         return ServedPrefix(prompt, self, sum(map(len, prompt)))
-
-    def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, *, prefix: Prefix | None = None
-    ) -> list[str]:
-        """Answer each prompt greedily; ends at the model's end-of-turn token."""
-        streams = [self.stream(prompt, max_new_tokens, prefix=prefix) for prompt in prompts]
-        return ["".join(piece.text for piece in stream).strip() for stream in streams]
 
     def stream(
         self,
@@ -94,6 +95,25 @@ class ServedTarget(HFText, ABC):
         whole = self.joined(prompt, prefix)
         require_fitting(self, whole, 0, max_new_tokens, engine=self.engine)
         return self._pieces(whole, max_new_tokens, sampling)
+
+    def loglikelihood(
+        self,
+        prompts: Sequence[Prompt],
+        targets: Sequence[Sequence[int]],
+        *,
+        prefix: Prefix | None = None,
+    ) -> list[Likelihood]:
+        """Score target token ids, each behind its prompt (itself behind a shared prefix)."""
+        found = []
+        for prompt, target in zip(prompts, targets, strict=True):
+            whole = self.joined(prompt, prefix)
+            require_fitting(self, whole, 0, len(target), engine=self.engine)
+            found.append(self._likelihood(whole, target))
+        return found
+
+    @abstractmethod
+    def _likelihood(self, prompt: Prompt, target: Sequence[int]) -> Likelihood:
+        """Ask the server how likely token ids are; the prompt fits the model."""
 
     @abstractmethod
     def _pieces(self, prompt: Prompt, max_new_tokens: int, sampling: Sampling) -> Iterator[Piece]:
@@ -123,12 +143,32 @@ class ServedTarget(HFText, ABC):
         ]
         return np.concatenate(parts)
 
+    def refuse_error(self, event: Any) -> None:
+        """Raise what a server says amid an answer.
+
+        Raises
+        ------
+        BackendError
+            It says that something went wrong.
+        """
+        if isinstance(event, dict) and "error" in event:
+            raise BackendError(f"{self.engine} gave up amid an answer")
+
+    def cut_short(self) -> BackendError:
+        """Return the error for an answer that ended without saying how."""
+        return BackendError(f"{self.engine} ended an answer before it was whole")
+
     def wrong_answer(self, error: Exception) -> BackendError:
         """Return the error for an answer that is not of the engine's form."""
-        return BackendError(
-            f"{self.engine} sent an answer of another form than expected "
-            f"({type(error).__name__}); docs/engines.md names the versions that were tried"
-        )
+        return wrong_answer(self.engine, error)
+
+
+def wrong_answer(engine: str, error: Exception) -> BackendError:
+    """Return the error for an answer that is not of an engine's form."""
+    return BackendError(
+        f"{engine} sent an answer of another form than expected ({type(error).__name__}); "
+        "docs/engines.md names the versions that were tried"
+    )
 
 
 def only_ids(prompt: Prompt) -> list[int] | None:

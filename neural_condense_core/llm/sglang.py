@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from neural_condense_core.errors import BackendError, TargetModelError, UnsupportedError
-from neural_condense_core.llm.base import Likelihood, Piece, Prefix, Prompt, Sampling
+from neural_condense_core.errors import TargetModelError, UnsupportedError
+from neural_condense_core.llm.base import Likelihood, Piece, Prompt, Sampling
+from neural_condense_core.llm.decoding import StopTexts
 from neural_condense_core.llm.embedding_table import EmbeddingTable
 from neural_condense_core.llm.engine_http import EngineHTTP
-from neural_condense_core.llm.fitting import require_fitting
 from neural_condense_core.llm.served import ServedTarget, only_ids
 
 GENERATE = "/generate"
@@ -47,8 +47,7 @@ class SGLangTarget(ServedTarget):
     """
 
     def __init__(self, http: EngineHTTP, name: str, tokenizer: Any, table: EmbeddingTable) -> None:
-        super().__init__("SGLang", name, tokenizer, table, table.max_positions)
-        self._http = http
+        super().__init__(http, name, tokenizer, table, table.max_positions)
         settings = http.get("/get_server_info")
         try:
             takes_embeds = bool(settings["disable_radix_cache"])
@@ -65,61 +64,28 @@ class SGLangTarget(ServedTarget):
         )
         self._is_deterministic = bool(settings.get("enable_deterministic_inference", False))
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def loglikelihood(
-        self,
-        prompts: Sequence[Prompt],
-        targets: Sequence[Sequence[int]],
-        *,
-        prefix: Prefix | None = None,
-    ) -> list[Likelihood]:
-        """Score target token ids behind prompts of ids.
-
-        Raises
-        ------
-        UnsupportedError
-            A prompt holds embeddings.
-        """
-        found = []
-        for prompt, target in zip(prompts, targets, strict=True):
-            whole = self.joined(prompt, prefix)
-            require_fitting(self, whole, 0, len(target), engine=self.engine)
-            ids = only_ids(whole)
-            if ids is None:
-                raise UnsupportedError(
-                    "SGLang gives no likelihoods behind embeddings; use the transformers, "
-                    "llama.cpp or vLLM engine to score condensed tokens"
-                )
-            found.append(self._likelihood(ids, target))
-        return found
-
     def _pieces(self, prompt: Prompt, max_new_tokens: int, sampling: Sampling) -> Iterator[Piece]:
         body = {
             **self._input(prompt),
             "sampling_params": self._settings(max_new_tokens, sampling),
             "stream": True,
         }
-        shown, n_before = "", 0
+        text = _Increments(sampling.stop) if self._is_incremental else _WholeTexts(sampling.stop)
+        n_before = 0
         for event in self._http.events(GENERATE, body):
-            if isinstance(event, dict) and "error" in event:
-                raise BackendError("SGLang gave up amid an answer")
+            self.refuse_error(event)
             try:
                 said, meta = event["text"], event["meta_info"]
                 n_made = int(meta["completion_tokens"])
-                finish = _finish(meta["finish_reason"])
-                text = said if self._is_incremental else said[len(shown) :]
+                finish, matched = _finish(meta["finish_reason"])
+                new = text.push(said) if finish is None else text.end(said, matched)
             except (LookupError, TypeError, ValueError) as error:
                 raise self.wrong_answer(error) from error
-            shown = said
-            piece = Piece(text, n_made - n_before, finish)
+            yield Piece(new, n_made - n_before, finish)
             n_before = n_made
-            yield piece
             if finish is not None:
                 return
-        raise BackendError("SGLang ended an answer before it was whole")
+        raise self.cut_short()
 
     def _input(self, prompt: Prompt) -> dict[str, Any]:
         ids = only_ids(prompt)
@@ -144,7 +110,13 @@ class SGLangTarget(ServedTarget):
             settings["sampling_seed"] = sampling.seed
         return settings
 
-    def _likelihood(self, ids: Sequence[int], target: Sequence[int]) -> Likelihood:
+    def _likelihood(self, prompt: Prompt, target: Sequence[int]) -> Likelihood:
+        ids = only_ids(prompt)
+        if ids is None:
+            raise UnsupportedError(
+                "SGLang gives no likelihoods behind embeddings; use the transformers, "
+                "llama.cpp or vLLM engine to score condensed tokens"
+            )
         answer = self._http.post(
             GENERATE,
             {
@@ -170,8 +142,43 @@ class SGLangTarget(ServedTarget):
         return Likelihood(logprobs, np.array(tops, np.bool_))
 
 
-def _finish(reason: Any) -> str | None:
-    """Return how an answer ended.
+class _WholeTexts:
+    """New text of events that each hold the whole answer so far.
+
+    The beginning of a stop text may be sent and taken back once the rest of it has come; so it is
+    held back here.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._gate = StopTexts(stop)
+        self._seen = self._shown = 0
+
+    def push(self, said: str) -> str:
+        ready, _ = self._gate.push(said[self._seen :])
+        self._seen, self._shown = len(said), self._shown + len(ready)
+        return ready
+
+    def end(self, said: str, matched: str) -> str:
+        return said[self._shown :]
+
+
+class _Increments:
+    """New text of events that each hold what is new; of the rest as ``_WholeTexts``."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._gate = StopTexts(stop)
+
+    def push(self, said: str) -> str:
+        return self._gate.push(said)[0]
+
+    def end(self, said: str, matched: str) -> str:
+        ready, _ = self._gate.push(said)
+        held = self._gate.flush()
+        return ready if matched.startswith(held) else ready + held
+
+
+def _finish(reason: Any) -> tuple[str | None, str]:
+    """Return how an answer ended, and the stop text that ended it, if one did.
 
     Raises
     ------
@@ -179,7 +186,8 @@ def _finish(reason: Any) -> str | None:
         In a way that is neither the model's nor the caller's.
     """
     if reason is None:
-        return None
+        return None, ""
     if reason["type"] in ("stop", "length"):
-        return str(reason["type"])
+        matched = reason.get("matched")
+        return str(reason["type"]), matched if isinstance(matched, str) else ""
     raise ValueError(f"the answer ended by {reason['type']}")

@@ -20,20 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from neural_condense_core.errors import BackendError, TargetModelError
+from neural_condense_core.errors import TargetModelError
 from neural_condense_core.llm.base import (
     GREEDY,
     Likelihood,
     Piece,
-    Prefix,
     Prompt,
     Sampling,
     TokenIds,
 )
 from neural_condense_core.llm.embedding_table import EmbeddingTable
 from neural_condense_core.llm.engine_http import EngineHTTP
-from neural_condense_core.llm.fitting import require_fitting
-from neural_condense_core.llm.served import ServedTarget, only_ids
+from neural_condense_core.llm.served import ServedTarget, only_ids, wrong_answer
 from neural_condense_core.llm.vllm_payload import torch_base64
 from neural_condense_core.tokens import FloatArray
 
@@ -63,44 +61,25 @@ class VLLMTarget(ServedTarget):
     """
 
     def __init__(self, http: EngineHTTP, name: str, tokenizer: Any, table: EmbeddingTable) -> None:
-        self._http = http
         models = http.get("/v1/models")
         try:
             served = {each["id"]: each for each in models["data"]}
             # a server with one model may well call it by a path of its own
             own = served[name] if name in served else _only(served)
-            super().__init__("vLLM", name, tokenizer, table, int(own["max_model_len"]))
+            super().__init__(http, name, tokenizer, table, int(own["max_model_len"]))
             self._served_name = str(own["id"])
         except LookupError as error:
             raise TargetModelError(
                 f"vLLM at {http.url} does not serve {name!r}, nor one model alone"
             ) from error
         except (TypeError, ValueError) as error:
-            raise self.wrong_answer(error) from error
+            raise wrong_answer(http.engine, error) from error
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def loglikelihood(
-        self,
-        prompts: Sequence[Prompt],
-        targets: Sequence[Sequence[int]],
-        *,
-        prefix: Prefix | None = None,
-    ) -> list[Likelihood]:
-        """Score target token ids, each behind its prompt (itself behind a shared prefix)."""
-        found = []
-        for prompt, target in zip(prompts, targets, strict=True):
-            whole = self.joined(prompt, prefix)
-            require_fitting(self, whole, 0, len(target), engine=self.engine)
-            ids = only_ids(whole)
-            found.append(
-                self._by_prompt_logprobs(ids, target)
-                if ids is not None
-                else self._token_by_token(whole, target)
-            )
-        return found
+    def _likelihood(self, prompt: Prompt, target: Sequence[int]) -> Likelihood:
+        ids = only_ids(prompt)
+        if ids is not None:
+            return self._by_prompt_logprobs(ids, target)
+        return self._token_by_token(prompt, target)
 
     def _pieces(self, prompt: Prompt, max_new_tokens: int, sampling: Sampling) -> Iterator[Piece]:
         body = self._body(prompt, max_new_tokens, sampling)
@@ -110,7 +89,7 @@ class VLLMTarget(ServedTarget):
         for event in self._http.events(
             COMPLETIONS, {**body, "stream": True, "stream_options": options}
         ):
-            _refuse_error(event)
+            self.refuse_error(event)
             try:
                 n_made = int(event["usage"]["completion_tokens"])
                 choice = event["choices"][0] if event["choices"] else {"text": ""}
@@ -123,7 +102,7 @@ class VLLMTarget(ServedTarget):
             elif last is None and (piece.text or piece.n_tokens):
                 yield piece
         if last is None or last.finish is None:
-            raise BackendError("vLLM ended an answer before it was whole")
+            raise self.cut_short()
         yield last
 
     def _body(self, prompt: Prompt, max_new_tokens: int, sampling: Sampling) -> dict[str, Any]:
@@ -199,18 +178,6 @@ def _only(served: Mapping[str, Any]) -> Any:
     if found is None:
         raise LookupError
     return found
-
-
-def _refuse_error(event: Any) -> None:
-    """Raise what a server says amid an answer.
-
-    Raises
-    ------
-    BackendError
-        It says that something went wrong.
-    """
-    if isinstance(event, dict) and "error" in event:
-        raise BackendError("vLLM gave up amid an answer")
 
 
 def _likelihood(found: Sequence[tuple[float, bool]]) -> Likelihood:

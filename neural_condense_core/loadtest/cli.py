@@ -19,9 +19,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from neural_condense_core.command_options import (
+    BackendUrl,
+    JsonPath,
+    TextSource,
+    TierName,
+    TiersFile,
+    named_tier,
+)
 from neural_condense_core.console import check_writable, messages, write_bytes, write_json
-from neural_condense_core.constants import TIERS, TierConfig, load_tiers
-from neural_condense_core.errors import ConfigError, UnknownNameError
+from neural_condense_core.errors import ConfigError
 from neural_condense_core.loadtest.arrivals import tier_rate
 from neural_condense_core.loadtest.figures import Spread
 from neural_condense_core.loadtest.generator import Outcome
@@ -36,17 +43,14 @@ from neural_condense_core.loadtest.plan import (
     Report,
 )
 from neural_condense_core.loadtest.session import Listener, run_load
-from neural_condense_core.registry import suggest
 
 MAX_REQUESTS = 500_000
 
 
 def loadtest(
-    url: Annotated[str, typer.Option(help="The backend, http://127.0.0.1:8080 for example.")],
-    tier: Annotated[str, typer.Option(help=f"One of {', '.join(TIERS)}, or of --tiers.")],
-    json: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Write the result as JSON; - = stdout.")
-    ] = None,
+    url: BackendUrl,
+    tier: TierName,
+    json: JsonPath = None,
     report: Annotated[
         Path | None, typer.Option("--report", "--html", help="Write one page with plots, as HTML.")
     ] = None,
@@ -77,10 +81,7 @@ def loadtest(
         int | None,
         typer.Option(min=0, help="Same seed, same arrivals and texts; default: a new one."),
     ] = None,
-    texts: Annotated[
-        str | None,
-        typer.Option(help="generated, installed, a parquet file or hf:NAME; default: both first."),
-    ] = None,
+    texts: TextSource = None,
     full_length: Annotated[
         bool, typer.Option("--full_length", help="All contexts as long as the tier allows.")
     ] = False,
@@ -106,7 +107,7 @@ def loadtest(
     wait: Annotated[
         float, typer.Option(min=0, max=3600, help="Seconds that a backend may load.")
     ] = WAIT_S,
-    tiers: Annotated[Path | None, typer.Option(help="TOML file with tiers.")] = None,
+    tiers: TiersFile = None,
 ) -> None:
     """Send a tier's requests to a backend and say whether it serves them.
 
@@ -117,7 +118,7 @@ def loadtest(
     """
     for place in (json, report):
         check_writable(place)
-    config = _tier(tier, tiers)
+    config = named_tier(tier, tiers)
     plan = Plan(
         url=url,
         tier=config,
@@ -236,15 +237,6 @@ class _Shown(Listener):
         self._progress.update(
             self._task, advance=1, bad=f"{self._n_bad} failed" if self._n_bad else ""
         )
-
-
-def _tier(name: str, path: Path | None) -> TierConfig:
-    tiers = TIERS if path is None else load_tiers(path)
-    if name not in tiers:
-        raise UnknownNameError(
-            f"unknown tier {name!r}.{suggest(name, tiers)} Known: {', '.join(tiers)}"
-        )
-    return tiers[name]
 
 
 def _path(path: str | None) -> str | None:

@@ -13,12 +13,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.responses import Response
-from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from neural_condense_core.errors import NeuralCondenseError, UnavailableError
+from neural_condense_core.errors import UnavailableError
 from neural_condense_core.serving.condense_route import CondenseRoute
 from neural_condense_core.serving.engine import Engine
 from neural_condense_core.serving.metrics import CONTENT_TYPE, Metrics
@@ -38,12 +37,7 @@ from neural_condense_core.serving.settings import (
     ServeSettings,
 )
 from neural_condense_core.wire.codec import MEDIA_TYPES
-from neural_condense_core.wire.incoming import (
-    framework_error,
-    json_response,
-    own_error,
-    unforeseen_error,
-)
+from neural_condense_core.wire.incoming import add_error_handlers, json_response
 from neural_condense_core.wire.messages import (
     MAX_BODY_BYTES,
     CrewNotReady,
@@ -117,9 +111,8 @@ def create_app(
         openapi_extra={"requestBody": condense_body(), "parameters": condense_headers()},
     )
     _add_own_routes(app, routes)
-    app.add_exception_handler(NeuralCondenseError, own_error)
-    app.add_exception_handler(HTTPException, routes.framework_error)
-    app.add_exception_handler(Exception, unforeseen_error)
+    paths = (LIVE_PATH, READY_PATH, INFO_PATH, METRICS_PATH, DOCS_PATH)
+    add_error_handlers(app, [f"POST {settings.api_path}", *(f"GET {path}" for path in paths)])
     return app
 
 
@@ -219,9 +212,3 @@ class Routes:
     async def metrics_text(self) -> Response:
         """Write the metrics in Prometheus's text format."""
         return Response(self.metrics.write(), media_type=CONTENT_TYPE)
-
-    async def framework_error(self, request: Request, error: Exception) -> Response:
-        """Answer what the framework refuses, 404 and 405, in the one error body."""
-        paths = (LIVE_PATH, READY_PATH, INFO_PATH, METRICS_PATH, DOCS_PATH)
-        served = [f"POST {self.settings.api_path}", *(f"GET {path}" for path in paths)]
-        return framework_error(request, error, served)

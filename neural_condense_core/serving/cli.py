@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from neural_condense_core.command_options import Host, Port
 from neural_condense_core.errors import ConfigError, NeuralCondenseError
 from neural_condense_core.serving.devices import ACCELERATORS, MAX_BATCH_TOKENS
 from neural_condense_core.serving.scale import ENGINES, RaySettings
@@ -47,18 +48,14 @@ def serve(
     condenser: Annotated[
         str, _option("condenser", "checkpoint, method, checkpoint folder or module:Class")
     ],
-    port: Annotated[
-        int, _option("port", "port to listen on; 0 = any free one")
-    ] = ServeSettings.port,
+    port: Port = ServeSettings.port,
     devices: Annotated[
         str, _option("devices", f"how many devices, or {AUTO_DEVICES} = all GPUs")
     ] = AUTO_DEVICES,
     workers_per_device: Annotated[
         int, _option("workers_per_device", "worker processes on each device")
     ] = ServeSettings.workers_per_device,
-    host: Annotated[
-        str, _option("host", "address to listen on; 0.0.0.0 = all")
-    ] = ServeSettings.host,
+    host: Host = ServeSettings.host,
     target_model: Annotated[
         str | None, _option("target_model", "model to condense for; default: the checkpoint's")
     ] = ServeSettings.target_model,

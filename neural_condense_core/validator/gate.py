@@ -44,7 +44,6 @@ from neural_condense_core.errors import (
 )
 from neural_condense_core.ratelimit import RateLimiter
 from neural_condense_core.validator.organic import (
-    MAX_DEADLINE_S,
     Board,
     OrganicRequest,
     OrganicService,
@@ -67,6 +66,7 @@ from neural_condense_core.wire.organic import (
     CONDENSE_PATH,
     EXPLAIN_PATH,
     HOTKEY_HEADER,
+    MAX_DEADLINE_S,
     QUOTA_HEADER,
     REQUEST_ID_HEADER,
     TIER_HEADER,

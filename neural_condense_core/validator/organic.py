@@ -45,13 +45,13 @@ from neural_condense_core.validator.dendrite import Asker
 from neural_condense_core.validator.replies import TIMEOUT, Reply
 from neural_condense_core.validator.rounds import Sample
 from neural_condense_core.validator.sampling import SamplePool, Sampler
+from neural_condense_core.wire.organic import MAX_DEADLINE_S
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 HEDGE_SHARE = 0.35
 """Share of the deadline after which a silent miner is joined by the next."""
-MAX_DEADLINE_S = 120.0
 EQUAL_SHARE = 0.9
 """Share of the best rating from which on miners are equals."""
 

@@ -6,7 +6,7 @@ goes through ``wire/codec.py``, in the format that ``Accept`` names.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -58,6 +58,9 @@ class ContextInfo(_Message):
     recovery: float | None = Field(
         default=None, description="estimated content recovery, 0 to 1; null = not known"
     )
+    from_store: bool | None = Field(
+        default=None, description="where it was asked to be condensed: whether it already had been"
+    )
 
 
 class ContextList(_Message):
@@ -65,6 +68,36 @@ class ContextList(_Message):
 
     object: Literal["list"] = "list"
     data: tuple[ContextInfo, ...]
+
+
+class GatewayHealth(_Message):
+    """Body of ``GET /health/ready``: 200 where the state is ready, else 503."""
+
+    state: Literal["loading", "ready", "failed", "draining"]
+    model: Literal["loading", "ready", "failed", "draining"]
+    condenser: Literal["ready", "loading"]
+    also: dict[str, Literal["ready", "loading"]] = Field(
+        description="the further condensers by name; all of them must be ready too"
+    )
+    reason: str | None = Field(
+        default=None, description="code of what keeps the model from loading; the log says more"
+    )
+
+
+class GatewayFault(_Message):
+    """What went wrong, in OpenAI's shape."""
+
+    message: str = Field(description="what happened and what to do, for people")
+    type: str = Field(description="OpenAI's name for this kind of error")
+    param: str | None = Field(description="the field at fault")
+    code: str = Field(description="stable, for programs")
+    detail: dict[str, Any] = Field(description="limits, names")
+
+
+class GatewayErrorBody(_Message):
+    """Body of every reply with status 400 or above, health apart."""
+
+    error: GatewayFault
 
 
 class Deleted(_Message):

@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
-from collections.abc import Awaitable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -35,12 +35,16 @@ from neural_condense_core.errors import (
 from neural_condense_core.wire.accept import parse_media_type
 from neural_condense_core.wire.messages import ErrorBody
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 T = TypeVar("T")
 
 DISCARD_FACTOR = 4
 """How much of a body over the cap is still read, so that the client gets to see the refusal."""
 TIMEOUT_HEADER = "x-request-timeout"
 MAX_NUMBER_CHARS = 32
+MAX_RETRY_AFTER_S = 86_400.0
 WATCH_AFTER_S = 0.025
 """From when on a request is watched for its client's hanging up."""
 IPV6_HOST_BITS = 64
@@ -179,19 +183,90 @@ def timeout_of(request: Request) -> float | None:
     return seconds
 
 
+class UnforeseenError(NeuralCondenseError):
+    """What nobody foresaw, as it is told to clients: nothing of the exception."""
+
+    def __init__(self) -> None:
+        super().__init__("the service failed; its log says where")
+
+
+class FrameworkError(NeuralCondenseError):
+    """What the framework refused, 404 and 405 mostly.
+
+    Parameters
+    ----------
+    request : the refused one
+    error : the framework's
+    routes : what is served, ``"GET /info"`` for example
+    """
+
+    def __init__(self, request: Request, error: Exception, routes: list[str]) -> None:
+        self.status = error.status_code if isinstance(error, HTTPException) else 500
+        self.headers = dict(getattr(error, "headers", None) or {})
+        message, detail = "the request cannot be served", dict[str, object]()
+        self.code = "http"
+        if self.status == 404:
+            self.code, detail = "not_found", {"routes": routes}
+            message = f"no such route; served are {', '.join(routes)}"
+        elif self.status == 405:
+            allowed = self.headers.get("allow", self.headers.get("Allow", ""))
+            self.code, detail = "method_not_allowed", {"allowed": allowed}
+            message = f"this route does not take {request.method}; it takes {allowed}"
+        super().__init__(message, detail)
+
+
+def error_headers(error: NeuralCondenseError) -> dict[str, str]:
+    """Return the headers of an error's reply: ``Retry-After`` where it may pass."""
+    headers = dict(error.headers) if isinstance(error, FrameworkError) else {}
+    if isinstance(error, RetryableError):
+        wait_s = min(max(error.retry_after_s, 1.0), MAX_RETRY_AFTER_S)
+        headers["Retry-After"] = str(math.ceil(wait_s))
+    return headers
+
+
+def own_answer(error: NeuralCondenseError) -> Response:
+    """Return the reply to an error in the one error body."""
+    headers = error_headers(error)
+    if not isinstance(error, (FrameworkError, UnforeseenError)):
+        headers["Vary"] = "Accept"
+    return error_response(error.status, error.code, error.message, error.detail, headers)
+
+
+def add_error_handlers(
+    app: FastAPI,
+    routes: list[str],
+    answer: Callable[[NeuralCondenseError], Response] = own_answer,
+) -> None:
+    """Let an application answer every error, the framework's own too, in one form.
+
+    Parameters
+    ----------
+    app : the application
+    routes : what is served, for the message of 404
+    answer : writes the reply to an error
+    """
+
+    async def own(request: Request, error: Exception) -> Response:
+        return answer(error if isinstance(error, NeuralCondenseError) else UnforeseenError())
+
+    async def framework(request: Request, error: Exception) -> Response:
+        return answer(FrameworkError(request, error, routes))
+
+    app.add_exception_handler(NeuralCondenseError, own)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(Exception, own)
+
+
 async def own_error(request: Request, error: Exception) -> Response:
     """Answer an error of ours, with ``Retry-After`` where it may pass."""
-    known = error if isinstance(error, NeuralCondenseError) else NeuralCondenseError("failed")
-    headers = {"Vary": "Accept"}
-    if isinstance(known, RetryableError):
-        headers["Retry-After"] = str(max(1, math.ceil(known.retry_after_s)))
-    return error_response(known.status, known.code, known.message, known.detail, headers)
+    return own_answer(
+        error if isinstance(error, NeuralCondenseError) else NeuralCondenseError("failed")
+    )
 
 
 async def unforeseen_error(request: Request, error: Exception) -> Response:
     """Answer what nobody foresaw; nothing of the exception is told."""
-    message = "the service failed; its log says where"
-    return error_response(500, "internal", message, {}, {})
+    return own_answer(UnforeseenError())
 
 
 def framework_error(request: Request, error: Exception, routes: list[str]) -> Response:
@@ -203,16 +278,7 @@ def framework_error(request: Request, error: Exception, routes: list[str]) -> Re
     error : the framework's
     routes : what is served, ``"GET /info"`` for example
     """
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = dict(getattr(error, "headers", None) or {})
-    if status == 404:
-        message = f"no such route; served are {', '.join(routes)}"
-        return error_response(404, "not_found", message, {"routes": routes}, headers)
-    if status == 405:
-        allowed = headers.get("allow", headers.get("Allow", ""))
-        message = f"this route does not take {request.method}; it takes {allowed}"
-        return error_response(405, "method_not_allowed", message, {"allowed": allowed}, headers)
-    return error_response(status, "http", "the request cannot be served", {}, headers)
+    return own_answer(FrameworkError(request, error, routes))
 
 
 def error_response(

@@ -24,6 +24,8 @@ TIER_HEADER = "x-condense-tier"
 TIMEOUT_HEADER = "x-request-timeout"
 QUOTA_HEADER = "x-condense-quota-left"
 REQUEST_ID_HEADER = "x-request-id"
+MAX_DEADLINE_S = 120.0
+"""Most seconds that a request may name."""
 
 
 class _Message(BaseModel):

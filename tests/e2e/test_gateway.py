@@ -9,12 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import openai
 import pytest
 from backend_process import ROOT, Server
+from organic_gate import Gate
+from subnet_fakes import MODEL, OK, matrix
 
 from neural_condense_core.client.gateway import GatewayClient
 from neural_condense_core.condensers.echo import read_echo
@@ -117,8 +121,9 @@ def test_our_client_keeps_and_an_id_answers(gateway, client):
     with GatewayClient(gateway.url) as ours:
         info = ours.condense(TEXT, ratio=8)
         assert info.n_condensed_tokens == -(-len(TEXT) // 8)
-        assert ours.context(info.id) == info
-        assert info in ours.contexts()
+        told = info.model_copy(update={"from_store": None})
+        assert ours.context(info.id) == told
+        assert told in ours.contexts()
         tokens = ours.tokens(info.id)
         assert read_echo(tokens).decode() == TEXT
         assert tokens.embeds.dtype == np.float32
@@ -197,7 +202,7 @@ def test_other_addresses_need_keys_by_themselves(tmp_path):
     [
         (("--target", "missing"), "no such model"),
         (("--mode", "much"), "--mode must be one of"),
-        (("--engine", "vllm"), "--engine must be"),
+        (("--engine", "vllm"), "needs the server's address"),
         (("--condense_with", "backend"), "--condense_with must be"),
         (("--calibration", "nowhere.json"), "calibration"),
     ],
@@ -238,3 +243,79 @@ def test_a_backend_condenses_for_the_gateway():
         for each in (server, backend):
             each.process.terminate()
             assert each.process.wait(60) == 0
+
+
+def test_a_validators_miners_condense_for_the_gateway(tmp_path):
+    gate = Gate(tmp_path)
+    gate.dendrite.behaviours["m0"] = lambda context, tier: (
+        OK, OK, 0.1, matrix(0.9, hidden=64, model=tier.target_model)
+    )  # fmt: skip
+    flags = (
+        *FLAGS, "--target", MODEL, "--model_name", "toy", "--condense_with", f"validator={gate.url}"
+    )  # fmt: skip
+    server = Server(
+        *flags, command=COMMAND, environment={"CONDENSE_VALIDATOR_KEY": gate.key}
+    ).ready()
+    refused = Server(
+        *flags, command=COMMAND, environment={"CONDENSE_VALIDATOR_KEY": "wrong"}
+    ).ready()
+    try:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+            # Longer than a tier takes at once.
+            text = " ".join(f"The harbour had {i} boats." for i in range(70))
+            found = chat(client, f"{text}\n\nwhy?", extra_body={"condense": {"mode": "always"}})
+            parts = found.condense["parts"]
+            asked = [context for _, context in gate.dendrite.asked]
+            assert len(parts) == len(asked) >= 2
+            whole = f"{text}\n\n"
+            assert "".join(sorted(asked, key=whole.find)) == whole
+            assert max(map(len, asked)) <= 1_000
+            assert found.choices[0].message.content.count("#") == 2 * len(parts)
+            with GatewayClient(server.url) as ours:
+                tokens = ours.tokens(parts[0]["id"])
+                assert tokens.target_model == "toy"
+                np.testing.assert_array_equal(tokens.embeds, np.full((2, 64), 0.9, np.float32))
+                with pytest.raises(RequestError, match="400"):
+                    ours.condense("x" * 1_001)
+        # A key of the gateway's own that fails is no fault of who asks it.
+        with (
+            openai.OpenAI(base_url=f"{refused.url}/v1", api_key="none", max_retries=0) as client,
+            pytest.raises(openai.InternalServerError) as caught,
+        ):
+            chat(client, f"{TEXT}\n\nwhy?", extra_body={"condense": {"mode": "always"}})
+        assert caught.value.status_code == 502
+        assert "harbour" not in server.log + refused.log
+    finally:
+        for each in (server, refused):
+            each.process.terminate()
+            assert each.process.wait(60) == 0
+        gate.close()
+
+
+def test_a_client_that_hangs_up_ends_its_stream(gateway):
+    body = {
+        "model": "toy", "messages": [{"role": "user", "content": "SLOW " + "x" * 300}],
+        "stream": True, "max_tokens": 300,
+    }  # fmt: skip
+    url = f"{gateway.url}/v1/chat/completions"
+    with httpx.Client(trust_env=False) as http, http.stream("POST", url, json=body) as response:
+        assert response.status_code == 200
+        lines = response.iter_lines()  # kept: the stream is closed with it
+        next(lines)
+        assert in_hand(gateway) == 1
+    gateway.until(lambda: in_hand(gateway) == 0, "the stream's end")
+    # The reader is free again too: the whole answer would have taken 15 s more.
+    begun_s = time.monotonic()
+    with httpx.Client(trust_env=False, timeout=60) as http:
+        messages = [{"role": "user", "content": "why?"}]
+        assert http.post(url, json={"model": "toy", "messages": messages}).status_code == 200
+    assert time.monotonic() - begun_s < 10
+
+
+def in_hand(gateway):
+    (line,) = [
+        line
+        for line in gateway.get("/metrics").text.splitlines()
+        if line.startswith("condense_gateway_in_hand ")
+    ]
+    return float(line.split()[1])

@@ -57,7 +57,7 @@ def test_answers_are_the_models_own_from_text_and_from_condensed_tokens(tiny_lla
 def test_thirty_turns_stay_in_the_window_and_turn_two_is_remembered(embedded_cache, tmp_path):
     report = tmp_path / "chat.md"
     done = subprocess.run(
-        [sys.executable, "benchmarks/agent_chat.py", "--markdown", str(report)],
+        [sys.executable, "-m", "benchmarks.agent_chat", "--markdown", str(report)],
         capture_output=True, text=True, timeout=3600, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ the model's folder, and ``CONDENSE_TEST_VLLM_URL`` a server that runs already, i
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -17,13 +18,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from gateway_here import MODEL, Ask, with_gateway
 
-from neural_condense_core.llm.base import Embeds, Sampling, TokenIds
+from neural_condense_core.condensers.checkpoints import load_condenser
+from neural_condense_core.llm.base import Embeds, Sampling, TokenIds, as_segment
 from neural_condense_core.llm.embedding_table import EmbeddingTable
 from neural_condense_core.llm.engine_http import EngineHTTP
 from neural_condense_core.llm.handoff import to_vllm_chat_part, to_vllm_completion
 from neural_condense_core.llm.hf import HFTarget, load_target
-from neural_condense_core.llm.prompt import answer_prompt
+from neural_condense_core.llm.prompt import Turn, answer_prompt, conversation
 from neural_condense_core.llm.vllm import VLLMTarget
 from neural_condense_core.tokens import CondensedTokens
 
@@ -191,6 +194,37 @@ def test_hand_off_as_a_chat_part_and_as_a_completion(
     ]
     said = post("/v1/chat/completions", {"messages": [{"role": "user", "content": content}]})
     assert str(said["message"]["content"]).strip()  # type: ignore[index]
+
+
+def test_the_gateway_reads_condensed_tokens_through_the_server(
+    target: VLLMTarget, hf: HFTarget, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = STORY * 4
+    condenser = load_condenser("mean-embedding", hf.name)
+    body = {
+        "model": MODEL, "temperature": 0, "max_tokens": 20,
+        "messages": [{"role": "user", "content": f"{story}\n\n{QUESTIONS[0]}"}],
+        "condense": {"mode": "always", "ratio": 2, "threshold": 32, "floor": 0},
+    }  # fmt: skip
+    (tokens,) = condenser.condense([condenser.tokenize(f"{story}\n\n")], 2.0)
+    prompt = conversation(hf, [Turn("user", (as_segment(tokens), QUESTIONS[0]))])
+    (expected,) = hf.generate([prompt], 20)
+
+    async def work(ask: Ask) -> None:
+        path = "/v1/chat/completions"
+        whole = await ask("POST", path, json=body)
+        assert whole.status_code == 200, whole.text
+        said = whole.json()
+        assert said["choices"][0]["message"]["content"].strip() == expected
+        assert said["usage"]["prompt_tokens"] == sum(map(len, prompt))
+        assert said["condense"]["parts"][0]["sent_as"] == "condensed"
+        streamed = await ask("POST", path, json={**body, "stream": True})
+        *lines, done, _ = streamed.text.split("\n\n")
+        assert done == "data: [DONE]"
+        deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in lines]
+        assert "".join(each.get("content", "") for each in deltas).strip() == expected
+
+    with_gateway(target, condenser, "vllm", work, monkeypatch)
 
 
 @pytest.mark.parametrize("payload", ["", "not base64!", "AAAA"])

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from neural_condense_core.errors import TargetModelError, UnsupportedError
+from neural_condense_core.errors import BackendError, TargetModelError, UnsupportedError
 from neural_condense_core.llm.base import GREEDY, Likelihood, Piece, TokenIds
 
 HIDDEN = 64
@@ -77,6 +77,8 @@ class ToyTarget:
 def open_toy(spec):
     if spec.target == "missing":
         raise TargetModelError("there is no such model")
+    if spec.target.startswith("/") and not os.path.exists(spec.target):
+        raise BackendError("the engine's server cannot be reached")
     if spec.target == "dying":
         os._exit(4)
     return ToyTarget()

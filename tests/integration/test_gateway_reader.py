@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
+import threading
 import time
 
 import numpy as np
@@ -16,17 +18,22 @@ from neural_condense_core.errors import (
     OverloadedError,
     TargetModelError,
     UnavailableError,
+    UnsupportedError,
 )
+from neural_condense_core.gateway.reader import Reader
 from neural_condense_core.gateway.reader_messages import (
     Begun,
+    Cancel,
+    Ended,
     Estimate,
+    Estimated,
     Lines,
     Measure,
     Read,
     ReaderSpec,
 )
 from neural_condense_core.gateway.reading import Reading
-from neural_condense_core.llm.base import GREEDY
+from neural_condense_core.llm.base import GREEDY, Piece
 from neural_condense_core.tokens import CondensedTokens
 
 SPEC = ReaderSpec("gateway_engine:open_toy", "toy")
@@ -186,6 +193,84 @@ def test_a_reader_that_keeps_dying_is_given_up(monkeypatch):
             assert "died" in failures[0].message
 
     run(go)
+
+
+def test_an_engines_server_that_comes_late_is_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setattr("neural_condense_core.gateway.reading.PAUSE_S", 0.01)
+    monkeypatch.setattr("neural_condense_core.gateway.reading.MAX_LOAD_FAILURES", 1)
+    server = tmp_path / "server"
+
+    async def go():
+        failures = []
+        spec = ReaderSpec(SPEC.engine, str(server))
+        async with reading(spec, ready=False, on_failed=failures.append) as found:
+            await until(lambda: found.failure is not None)
+            first = found.pid
+            await until(lambda: found.pid not in {None, first})
+            assert found.state == "loading"
+            server.touch()
+            await until(lambda: found.state == "ready")
+            assert (failures, found.failure) == ([], None)
+
+    run(go)
+
+
+class Parked:
+    """A model whose answers wait, and that is told what it reads."""
+
+    max_positions = 1_000
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.read = []
+        self.n_estimates = 0
+
+    def tokenize(self, text):
+        return list(text.encode())
+
+    def render_chat(self, messages):
+        return "".join(each["content"] for each in messages)
+
+    def stream(self, prompt, max_new_tokens, *, sampling=GREEDY):
+        self.read.append(prompt)
+        self.go.wait(WAIT_S)
+        yield Piece("x", 1, "stop")
+
+    def prefill(self, prompt):
+        self.n_estimates += 1
+        raise UnsupportedError("no likelihoods")
+
+
+def test_what_is_cancelled_before_its_turn_does_not_pile_up():
+    target, heard = Parked(), queue.SimpleQueue()
+    reader = Reader(target, 1, lambda number, said: heard.put((number, said)))
+    reader.take(1, read("first", role="", longest=9))
+    for number in range(2, 50):
+        reader.take(number, read("next", role="", longest=9))
+        reader.take(number, Cancel())
+    assert len(reader._waiting) <= 1
+    target.go.set()
+    ended = set()
+    while len(ended) < 49:
+        number, said_ = heard.get(timeout=WAIT_S)
+        if isinstance(said_, Ended):
+            ended.add(number)
+    assert len(target.read) == 1
+    assert reader._waiting == reader._cancelled == {}
+
+
+def test_an_engine_that_cannot_estimate_is_asked_once():
+    target, heard = Parked(), queue.SimpleQueue()
+    reader = Reader(target, 1, lambda number, said: heard.put(said))
+    for number in range(1, 4):
+        reader.take(number, Estimate("some text", tokens()))
+    found = []
+    while len(found) < 3:
+        said_ = heard.get(timeout=WAIT_S)
+        if isinstance(said_, Estimated):
+            found.append(said_.gain)
+    assert found == [None] * 3
+    assert target.n_estimates == 1
 
 
 def test_no_process_is_left():

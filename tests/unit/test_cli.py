@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
+import click
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -21,6 +24,7 @@ from neural_condense_core.errors import (
 from neural_condense_core.registry import import_target
 
 RUNNER = CliRunner()
+ROOT = Path(__file__).parents[2]
 
 
 def run(*args: str):
@@ -50,6 +54,55 @@ def test_help_lists_all_commands():
     for name, entry in cli.COMMANDS.items():
         assert name in result.output
         assert entry.help[:30] in result.output
+
+
+def test_the_readme_names_every_command():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = readme.partition("## The `condense` command")[2].partition("## How good")[0]
+    assert set(re.findall(r"^condense ([a-z]+)", listed, re.MULTILINE)) == set(cli.COMMANDS)
+
+
+def commands():
+    """Yield every command and sub-command by its words."""
+
+    def below(words, command):
+        yield words
+        for name, each in getattr(command, "commands", {}).items():
+            yield from below((*words, name), each)
+
+    for name in cli.COMMANDS:
+        yield from below((name,), cli.load_command(name))
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_help_is_for_users(words):
+    """Sections of docstrings and places in the code are for programmers."""
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    shown = click.unstyle(result.output)
+    assert not re.search(r"\b(Raises|Parameters|Returns|Yields)\b|-{4,}|``", shown)
+    assert not re.search(r"\b(ConfigError|ChainError|None|neural_condense_core)\b", shown)
+    assert len(shown.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-m", "neurons.miner"),
+        ("-m", "neurons.validator"),
+        ("services/miner_backend/serving/icae_app.py",),
+        ("services/miner_backend/serving/pooled_app.py",),
+        ("services/validator_backend/scoring/app.py",),
+    ],
+    ids=lambda words: words[-1],
+)
+def test_a_launchers_help_is_for_users(words):
+    done = subprocess.run(
+        [sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout
+    assert not re.search(r"Raises|Parameters|Returns|-{6,}|``", click.unstyle(done.stdout))
 
 
 def test_the_issue_s_commands_are_there():

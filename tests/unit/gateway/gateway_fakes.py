@@ -45,6 +45,7 @@ class FakeReading:
     def __init__(self):
         self.opened = Opened("toy", HIDDEN, WINDOW)
         self.state = "ready"
+        self.failure = None
         self.n_restarts = 0
         self.answer = ["Hel", "lo", " there"]
         self.gain = 0.9
@@ -88,6 +89,7 @@ class FakeSource:
         self.name = "fake"
         self.ratios = ratios
         self.ratio = 4.0
+        self.max_chars = None
         self.texts = []
         self.error = None
         self.width = HIDDEN
@@ -112,7 +114,7 @@ class FakeSource:
 class World:
     """The parts of a gateway and a way to ask it."""
 
-    def __init__(self, users=None, source=None, clock=None, **settings):
+    def __init__(self, users=None, source=None, clock=None, others=(), **settings):
         self.now = 1_000.0
         self.settings = GatewaySettings(target="toy", threshold=20, **settings)
         self.reading = FakeReading()
@@ -120,10 +122,14 @@ class World:
         bounds = Bounds(100_000, 100_000, 50_000, 3_600.0)
         self.store = ContextStore(bounds, clock=lambda: self.now)
         calibration = Calibration("toy", (0.0, 1.0), (0.0, 1.0))
-        contexts = Contexts(
-            self.store, self.source, self.reading, calibration, timeout_s=5.0,
-            clock=lambda: self.now,
-        )  # fmt: skip
+
+        def contexts_of(source):
+            return Contexts(
+                self.store, source, self.reading, calibration, timeout_s=5.0,
+                clock=lambda: self.now,
+            )  # fmt: skip
+
+        contexts = contexts_of(self.source)
         self.parts = Parts(
             settings=self.settings,
             reading=self.reading,
@@ -132,13 +138,15 @@ class World:
             preparer=Preparer(self.reading, contexts, self.settings),
             door=Door(users, self.settings.requests_per_minute, clock or (lambda: self.now)),
             metrics=Metrics(self.store),
+            others=tuple(map(contexts_of, others)),
         )
         self.app = create_app(self.parts)
 
     def ask(self, method, path, **kwargs):
         async def go():
             transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            base_url = "http://127.0.0.1"
+            async with httpx.AsyncClient(transport=transport, base_url=base_url) as client:
                 return await client.request(method, path, **kwargs)
 
         return asyncio.run(go())

@@ -15,6 +15,12 @@ from neural_condense_core.llm.base import Sampling
 QUESTION = {"role": "user", "content": "why?"}
 LONG = {"role": "user", "content": f"{text_of(200)}\n\nwhy?"}
 
+SCOPE = {
+    "type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [],
+    "raw_path": b"/v1/chat/completions", "query_string": b"", "client": ("127.0.0.1", 1),
+    "scheme": "http", "server": ("test", 80), "http_version": "1.1", "root_path": "",
+}  # fmt: skip
+
 
 def events(response):
     lines = [line for line in response.text.split("\n\n") if line]
@@ -240,18 +246,61 @@ def test_a_client_that_leaves_ends_the_work(world):
                 left.set()
                 await asyncio.sleep(0.05)
 
-        scope = {
-            "type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [],
-            "raw_path": b"/v1/chat/completions", "query_string": b"", "client": ("127.0.0.1", 1),
-            "scheme": "http", "server": ("test", 80), "http_version": "1.1", "root_path": "",
-        }  # fmt: skip
         world.reading.answer = ["word "] * 10_000
-        await asyncio.wait_for(world.app(scope, receive, send), 10)
+        await asyncio.wait_for(world.app(SCOPE, receive, send), 10)
         await asyncio.sleep(0.05)
 
     asyncio.run(go())
     assert world.reading.n_closed == 1
     assert "condense_gateway_in_hand 0.0" in world.ask("GET", "/metrics").text
+
+
+def test_a_client_that_stops_reading_is_cut_off(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("neural_condense_core.gateway.answering.READ_OUT_S", 0.05)
+    world = World(timeout_s=1.0)
+
+    async def go():
+        sent = []
+
+        async def receive():
+            if not sent:
+                sent.append(1)
+                body = {"model": "toy", "messages": [QUESTION], "stream": True}
+                return {"type": "http.request", "body": json.dumps(body).encode()}
+            await asyncio.sleep(3600)
+            return None
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                await asyncio.sleep(3600)  # its buffer is full
+
+        await asyncio.wait_for(world.app(SCOPE, receive, send), 10)
+        await asyncio.sleep(0.05)
+
+    asyncio.run(go())
+    assert world.reading.n_closed == 1
+    assert "condense_gateway_in_hand 0.0" in world.ask("GET", "/metrics").text
+    assert "does not read" in caplog.text
+
+
+def test_readiness_waits_for_every_condenser_that_is_offered():
+    more = [FakeSource(), FakeSource()]
+    more[0].name, more[1].name = "swift", "thorough"
+    world = World(others=more)
+    more[1].is_ready = False
+    response = world.ask("GET", "/health/ready")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json() == {
+        "state": "loading", "model": "ready", "condenser": "ready",
+        "also": {"swift": "ready", "thorough": "loading"}, "reason": None,
+    }  # fmt: skip
+    more[1].is_ready = True
+    assert world.ask("GET", "/health/ready").status_code == 200
+    world.reading.state = "loading"
+    world.reading.failure = UnavailableError("at an address")
+    body = world.ask("GET", "/health/ready").json()
+    assert (body["state"], body["reason"]) == ("loading", "unavailable")
 
 
 def test_models_health_and_metrics(world):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import subprocess
+import sys
 import time
+import zlib
 
 import pytest
 from pypdf import PdfWriter
-from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject, StreamObject
 
 from neural_condense_core.errors import DeadlineError, RequestError, UnsupportedMediaError
 from neural_condense_core.gateway import playground_files
@@ -137,3 +141,51 @@ def test_a_file_that_takes_too_much_is_given_up(monkeypatch):
 def test_a_very_long_text_is_cut():
     found = read(b"<p>" + b"word " * 250_000)
     assert (len(found.text), found.is_cut) == (playground_files.MAX_CHARS, True)
+
+
+def bomb(n_bytes):
+    """A page whose content unpacks to zeros, a thousand times what it takes."""
+    writer = PdfWriter()
+    page = writer.add_blank_page(300, 200)
+    stream = StreamObject()
+    stream._data = zlib.compress(bytes(n_bytes), 9)
+    stream[NameObject("/Filter")] = NameObject("/FlateDecode")
+    page[NameObject("/Contents")] = writer._add_object(stream)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def test_a_file_that_unpacks_to_far_more_is_given_up():
+    body = bomb(300_000_000)
+    assert len(body) < playground_files.MAX_FILE_BYTES
+    begun_s = time.monotonic()
+    with pytest.raises(RequestError, match=r"no text|cannot be read|takes too much"):
+        read(body, PDF)
+    assert time.monotonic() - begun_s < playground_files.TIMEOUT_S
+
+
+def test_reading_comes_last_and_leaves_no_memory_and_no_file_behind():
+    code = (
+        "import os, resource\n"
+        "from neural_condense_core.gateway import playground_files as files\n"
+        "files._read = lambda *_: files.Extracted(\n"
+        "    repr([resource.getrlimit(getattr(resource, f'RLIMIT_{name}'))\n"
+        "          for name in ('CORE', 'FSIZE')] + [os.nice(0)]), 0, False)\n"
+        "files.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, HTML],
+        input=b"<p>x", capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert (
+        f"[(0, 0), (0, 0), {min(19, os.nice(0) + playground_files.NICE)}]".encode() in done.stdout
+    )
+
+
+@pytest.mark.parametrize("piece", [b"<!--", b"<a b="])
+def test_markup_that_takes_the_square_of_its_length_is_given_up(piece):
+    begun_s = time.monotonic()
+    with pytest.raises(DeadlineError, match="takes too long"):
+        read(b"<p>begins" + piece * 1_000_000, timeout_s=1.0)
+    assert time.monotonic() - begun_s < 5

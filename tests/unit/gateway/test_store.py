@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -152,3 +153,58 @@ def test_an_unusable_folder_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot use"):
         ContextStore(BOUNDS, tmp_path / "file")
+
+
+def test_what_an_end_amid_writing_left_is_removed(clock, tmp_path):
+    kept = ContextStore(BOUNDS, tmp_path, clock).put(stored())
+    folder = tmp_path / "ann"
+    lost = [folder / f"ctx_{'0' * 32}.safetensors", folder / f"ctx_{'1' * 32}.json.part"]
+    others = [folder / "note.txt", tmp_path / "ctx_readme.json"]
+    for path in (*lost, *others):
+        path.write_bytes(b"x")
+    store = ContextStore(BOUNDS, tmp_path, clock)
+    assert len(store) == 1
+    assert store.find("ann", kept.about.id) is not None
+    assert not any(path.exists() for path in lost)
+    assert all(path.exists() for path in others)
+
+
+def test_the_time_of_the_last_use_outlives_the_process(clock, tmp_path):
+    kept = ContextStore(BOUNDS, tmp_path, clock).put(stored())
+    clock.now += 90.0
+    assert ContextStore(BOUNDS, tmp_path, clock).find("ann", kept.about.id) is not None
+    clock.now += 90.0
+    assert ContextStore(BOUNDS, tmp_path, clock).find("ann", kept.about.id) is not None
+    clock.now += 101.0
+    assert ContextStore(BOUNDS, tmp_path, clock).find("ann", kept.about.id) is None
+
+
+def test_a_clock_that_was_set_back_keeps_nothing_for_ever(clock, tmp_path):
+    clock.now = 9e9
+    kept = ContextStore(BOUNDS, tmp_path, clock).put(stored())
+    clock.now = 1_000.0
+    store = ContextStore(BOUNDS, tmp_path, clock)
+    assert store.expires_at(store.list("ann")[0]) == 1_100.0
+    clock.now += 101.0
+    assert store.find("ann", kept.about.id) is None
+
+
+def test_its_size_can_be_read_while_it_changes(clock):
+    bounds = replace(BOUNDS, memory_bytes=400 * ROW, quota_bytes=400 * ROW)
+    store = ContextStore(bounds, clock=clock)
+    faults = []
+
+    def fill(word):
+        try:
+            for i in range(300):
+                store.put(stored(f"{word}{i}", n_rows=1))
+        except Exception as error:  # noqa: BLE001 - told to the test
+            faults.append(error)
+
+    threads = [threading.Thread(target=fill, args=(word,)) for word in "ab"]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert store.nbytes <= 401 * ROW
+    assert faults == []
+    assert store.nbytes == sum(about.nbytes for about in store.list("ann")) == 400 * ROW

@@ -9,6 +9,7 @@ import pytest
 
 from neural_condense_core.errors import (
     BackendError,
+    ConfigError,
     DeadlineError,
     NeuralCondenseError,
     OverloadedError,
@@ -112,3 +113,20 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
             engine(answer).get("/")
         assert "secret" not in caught.value.message
     assert seen == [None, "Bearer secret-key"]
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://engine", "engine:8000", "http://", "http://ann:secret@engine", "http://[::1"]
+)
+def test_an_address_that_cannot_be_one_is_refused_and_no_password_is_repeated(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        EngineHTTP(url, "vLLM")
+    assert "secret" not in caught.value.message
+
+
+def test_a_wait_without_end_is_not_believed() -> None:
+    headers = {"retry-after": "9" * 400}
+    http = engine(lambda _: httpx.Response(503, headers=headers))
+    with pytest.raises(UnavailableError) as caught:
+        http.post("/", {})
+    assert caught.value.retry_after_s == 1.0

@@ -8,7 +8,8 @@ import pytest
 
 from neural_condense_core.errors import BackendError, ConfigError, TargetModelError
 from neural_condense_core.llm.embedding_table import EmbeddingTable
-from neural_condense_core.llm.engines import EngineChoice, open_engine, parse_engine
+from neural_condense_core.llm.engine_choice import EngineChoice, parse_engine
+from neural_condense_core.llm.engines import open_engine
 from neural_condense_core.llm.hf import load_target
 
 
