@@ -61,7 +61,7 @@ COMMANDS = {
     ),
     "serve": Entry(
         f"{_PACKAGE}.serving.cli:serve",
-        "Serve a condenser over HTTP; its GET /docs describes the routes.",
+        "Serve a condenser over HTTP; its GET /openapi.json describes the routes.",
     ),
     "corpus": Entry(
         f"{_PACKAGE}.corpus.cli:corpus",

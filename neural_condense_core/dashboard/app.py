@@ -24,14 +24,13 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
-from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from neural_condense_core.dashboard import reading
-from neural_condense_core.errors import NeuralCondenseError, OverloadedError, UnavailableError
+from neural_condense_core.errors import OverloadedError, UnavailableError
 from neural_condense_core.pages.assets import CSS, HEADERS, HTML, JS, add_assets
 from neural_condense_core.records import Records
-from neural_condense_core.wire.incoming import framework_error, own_error, unforeseen_error
+from neural_condense_core.wire.incoming import add_error_handlers
 from neural_condense_core.wire.messages import Live
 
 POLL_S = 1.0
@@ -203,11 +202,5 @@ def create_app(records: Records) -> FastAPI:
     app.add_api_route("/api/events", routes.events, response_class=Response)
     app.add_api_route("/health/live", routes.live, response_model=Live)
     paths = [f"GET {getattr(route, 'path', '')}" for route in app.routes]
-
-    async def refused(request: Request, error: Exception) -> Response:
-        return framework_error(request, error, paths)
-
-    app.add_exception_handler(NeuralCondenseError, own_error)
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(Exception, unforeseen_error)
+    add_error_handlers(app, paths)
     return app

@@ -70,7 +70,7 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], Any] | None = None) -
         title="Neural Condense gateway",
         description="OpenAI's API in front of a model that reads long texts condensed.",
         lifespan=lifespan or _nothing,
-        swagger_ui_oauth2_redirect_url=None,
+        docs_url=None,
         redoc_url=None,
     )
     routes, answering, keeping = _Routes(parts), Answering(parts), Keeping(parts)

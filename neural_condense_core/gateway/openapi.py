@@ -1,4 +1,4 @@
-"""What ``/docs`` and ``/openapi.json`` say: every route's body, replies and errors.
+"""What ``/openapi.json`` says: every route's body, replies and errors.
 
 Where it sits: ``app.py`` and ``playground.py`` add the routes, whose bodies the framework neither
 reads nor writes; this describes all of them in one table.

@@ -30,7 +30,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 
 from neural_condense_core.constants import TierConfig
 from neural_condense_core.errors import (
@@ -52,15 +51,15 @@ from neural_condense_core.ratelimit import RateLimiter
 from neural_condense_core.wire.codec import SAFETENSORS
 from neural_condense_core.wire.incoming import (
     ClientGoneError,
+    UnforeseenError,
+    add_error_handlers,
     address_group,
     check_content_type,
-    framework_error,
     json_response,
-    own_error,
+    own_answer,
     raw_target,
     read_body,
     timeout_of,
-    unforeseen_error,
     until_gone,
 )
 from neural_condense_core.wire.messages import (
@@ -174,7 +173,7 @@ class Axon:
             raise
         except Exception as error:  # noqa: BLE001 - left to itself, its message would be logged
             log.error("POST %s: 500, raised %s", CONDENSE_PATH, type_and_frames(error))
-            return await unforeseen_error(request, error)
+            return own_answer(UnforeseenError())
         log.info(
             "POST %s: 200 for %s in %.1f ms",
             CONDENSE_PATH,
@@ -349,14 +348,8 @@ def create_app(axon: Axon) -> FastAPI:
     app.add_api_route(METADATA_PATH, axon.metadata, response_class=Response)
     app.add_api_route(LIVE_PATH, axon.live)
     app.add_api_route(READY_PATH, axon.ready, response_class=Response)
-    app.add_exception_handler(NeuralCondenseError, own_error)
-    app.add_exception_handler(HTTPException, _framework_error)
-    app.add_exception_handler(Exception, unforeseen_error)
+    add_error_handlers(app, _ROUTES)
     return app
-
-
-async def _framework_error(request: Request, error: Exception) -> Response:
-    return framework_error(request, error, _ROUTES)
 
 
 def _not_ready(state: Any, reason: str) -> Response:

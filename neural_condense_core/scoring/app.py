@@ -23,7 +23,6 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from starlette.exceptions import HTTPException
 
 from neural_condense_core.errors import (
     DeadlineError,
@@ -42,11 +41,11 @@ from neural_condense_core.scoring.settings import ScoringSettings
 from neural_condense_core.wire.accept import parse_media_type
 from neural_condense_core.wire.incoming import (
     ClientGoneError,
-    framework_error,
+    UnforeseenError,
+    add_error_handlers,
     json_response,
-    own_error,
+    own_answer,
     read_body,
-    unforeseen_error,
     until_gone,
 )
 from neural_condense_core.wire.messages import Live, NotReady, Ready
@@ -87,9 +86,8 @@ def create_app(host: ModelHost, settings: ScoringSettings) -> FastAPI:
     app.add_api_route(LIVE_PATH, routes.live, response_model=Live)
     app.add_api_route(READY_PATH, routes.ready, response_class=Response)
     app.add_api_route(INFO_PATH, routes.info, response_class=Response)
-    app.add_exception_handler(NeuralCondenseError, own_error)
-    app.add_exception_handler(HTTPException, routes.framework_error)
-    app.add_exception_handler(Exception, unforeseen_error)
+    paths = (LIVE_PATH, READY_PATH, INFO_PATH)
+    add_error_handlers(app, [f"POST {SCORE_PATH}", *(f"GET {path}" for path in paths)])
     return app
 
 
@@ -129,7 +127,7 @@ class Routes:
             raise
         except Exception as error:  # noqa: BLE001 - left to itself, its message would be logged
             log.error("POST %s: 500, raised %s", SCORE_PATH, type_and_frames(error))
-            return await unforeseen_error(request, error)
+            return own_answer(UnforeseenError())
         taken_s = time.monotonic() - start_s
         log.info("POST %s: 200, %d replies in %.1f s", SCORE_PATH, n_replies, taken_s)
         return Response(answer, media_type="application/json")
@@ -176,12 +174,6 @@ class Routes:
             max_norm=MAX_NORM,
         )
         return json_response(200, body)
-
-    async def framework_error(self, request: Request, error: Exception) -> Response:
-        """Answer what the framework refuses, 404 and 405, in the one error body."""
-        paths = (LIVE_PATH, READY_PATH, INFO_PATH)
-        served = [f"POST {SCORE_PATH}", *(f"GET {path}" for path in paths)]
-        return framework_error(request, error, served)
 
     def _check(self, request: Request) -> None:
         """Refuse what need not be read.

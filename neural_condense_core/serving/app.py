@@ -28,11 +28,11 @@ from neural_condense_core.serving.openapi import (
     metrics_responses,
 )
 from neural_condense_core.serving.settings import (
-    DOCS_PATH,
     INFO_PATH,
     LIVE_PATH,
     METRICS_PATH,
     OPENAPI_PATH,
+    OWN_PATHS,
     READY_PATH,
     ServeSettings,
 )
@@ -93,8 +93,7 @@ def create_app(
         description="Turns a text into condensed tokens, which a frozen LLM reads as embeddings.",
         lifespan=lifespan,
         openapi_url=OPENAPI_PATH,
-        docs_url=DOCS_PATH,
-        swagger_ui_oauth2_redirect_url=None,
+        docs_url=None,
         redoc_url=None,
     )
     app.busy_path = settings.api_path
@@ -111,8 +110,7 @@ def create_app(
         openapi_extra={"requestBody": condense_body(), "parameters": condense_headers()},
     )
     _add_own_routes(app, routes)
-    paths = (LIVE_PATH, READY_PATH, INFO_PATH, METRICS_PATH, DOCS_PATH)
-    add_error_handlers(app, [f"POST {settings.api_path}", *(f"GET {path}" for path in paths)])
+    add_error_handlers(app, [f"POST {settings.api_path}", *(f"GET {path}" for path in OWN_PATHS)])
     return app
 
 

@@ -141,7 +141,7 @@ def serve(
     ] = RaySettings.max_replicas,
     replica_cpus: Annotated[int, _option("replica_cpus", "Ray: CPUs of each")] = RaySettings.cpus,
 ) -> None:
-    """Serve a condenser over HTTP; its GET /docs describes the routes.
+    """Serve a condenser over HTTP; its GET /openapi.json describes the routes.
 
     Raises
     ------

@@ -40,11 +40,11 @@ from neural_condense_core.serving.timings import REQUEST_ID_HEADER, Timings, req
 from neural_condense_core.wire.codec import JSON, JSON_BASE64, JSON_LIST, Format, negotiate
 from neural_condense_core.wire.incoming import (
     ClientGoneError,
+    UnforeseenError,
     check_content_type,
-    own_error,
+    own_answer,
     read_body,
     timeout_of,
-    unforeseen_error,
     until_gone,
 )
 from neural_condense_core.wire.messages import MAX_BODY_BYTES, CondenseRequest, parse_request
@@ -90,11 +90,11 @@ class CondenseRoute:
             self._log(number, 499, "the client hung up", timings, timings.total_s)
             return Response(status_code=499)
         except NeuralCondenseError as error:
-            response = await own_error(request, error)
+            response = own_answer(error)
             self._failed(number, error, timings)
         except Exception as error:  # noqa: BLE001 - left to itself, its message would be logged
             log.error("POST %s: 500, raised %s", self.settings.api_path, type_and_frames(error))
-            response = await unforeseen_error(request, error)
+            response = own_answer(UnforeseenError())
             self._failed(number, NeuralCondenseError("unforeseen"), timings)
         else:
             return self._success(number, answer, timings)

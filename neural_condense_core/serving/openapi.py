@@ -1,4 +1,4 @@
-"""What ``/docs`` says of ``POST /condense``; the framework reads and writes none of its bodies."""
+"""What ``/openapi.json`` says of ``POST /condense``; its bodies pass the framework by."""
 
 from __future__ import annotations
 

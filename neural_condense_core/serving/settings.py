@@ -26,9 +26,8 @@ LIVE_PATH = "/health/live"
 READY_PATH = "/health/ready"
 INFO_PATH = "/info"
 METRICS_PATH = "/metrics"
-DOCS_PATH = "/docs"
 OPENAPI_PATH = "/openapi.json"
-OWN_PATHS = (LIVE_PATH, READY_PATH, INFO_PATH, METRICS_PATH, DOCS_PATH, OPENAPI_PATH)
+OWN_PATHS = (LIVE_PATH, READY_PATH, INFO_PATH, METRICS_PATH, OPENAPI_PATH)
 """Every route but the condensing one."""
 
 DEFAULT_RATIO = 4.0

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 
 from neural_condense_core.api_keys import ApiUser, ApiUsers
 from neural_condense_core.errors import (
@@ -52,13 +51,14 @@ from neural_condense_core.validator.replies import Reply
 from neural_condense_core.wire.codec import encode, negotiate, reply_headers
 from neural_condense_core.wire.incoming import (
     ClientGoneError,
+    UnforeseenError,
+    add_error_handlers,
     address_group,
     check_content_type,
-    framework_error,
     json_response,
-    own_error,
+    own_answer,
+    raw_target,
     read_body,
-    unforeseen_error,
     until_gone,
 )
 from neural_condense_core.wire.messages import MAX_BODY_BYTES, Live, NotReady, Ready, parse_body
@@ -134,7 +134,7 @@ def create_app(parts: GateParts) -> FastAPI:
     app = FastAPI(
         title="Neural Condense organic API",
         description="Condensed tokens from the best miners of the subnet.",
-        swagger_ui_oauth2_redirect_url=None,
+        docs_url=None,
         redoc_url=None,
     )
     routes = _Routes(parts)
@@ -148,9 +148,7 @@ def create_app(parts: GateParts) -> FastAPI:
         app.add_api_route(
             path, endpoint, methods=[method], summary=summary, response_class=Response
         )
-    app.add_exception_handler(NeuralCondenseError, own_error)
-    app.add_exception_handler(HTTPException, _framework_error)
-    app.add_exception_handler(Exception, unforeseen_error)
+    add_error_handlers(app, ROUTES)
     return app
 
 
@@ -202,10 +200,10 @@ class _Routes:
             return Response(status_code=499)
         except NeuralCondenseError as error:
             log.info("%s: %d %s (%s)", request.url.path, error.status, error.code, request_id)
-            response = await own_error(request, error)
+            response = own_answer(error)
         except Exception as error:  # noqa: BLE001 - left to itself, its message would be logged
             log.error("%s: 500, raised %s", request.url.path, type_and_frames(error))
-            response = await unforeseen_error(request, error)
+            response = own_answer(UnforeseenError())
         response.headers[REQUEST_ID_HEADER] = request_id
         return response
 
@@ -282,7 +280,7 @@ class _Routes:
                 request.headers,
                 body,
                 method=request.method,
-                target=_target(request),
+                target=raw_target(request),
                 self_hotkey=self._parts.hotkey,
                 store=self._parts.store,
             )
@@ -324,12 +322,6 @@ async def _body(
         raise DeadlineError("the body did not arrive in time; send it faster") from None
 
 
-def _target(request: Request) -> str:
-    path = request.scope.get("raw_path") or request.url.path.encode()
-    query = request.scope["query_string"]
-    return (path + b"?" + query if query else path).decode("latin-1")
-
-
 def _deadline(request: Request) -> float | None:
     said = request.headers.get(TIMEOUT_HEADER)
     if said is None:
@@ -347,7 +339,3 @@ def _deadline(request: Request) -> float | None:
 
 def _miner_headers(reply: Reply) -> dict[str, str]:
     return {UID_HEADER: str(reply.uid), HOTKEY_HEADER: reply.hotkey}
-
-
-async def _framework_error(request: Request, error: Exception) -> Response:
-    return framework_error(request, error, ROUTES)

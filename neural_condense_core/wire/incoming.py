@@ -257,30 +257,6 @@ def add_error_handlers(
     app.add_exception_handler(Exception, own)
 
 
-async def own_error(request: Request, error: Exception) -> Response:
-    """Answer an error of ours, with ``Retry-After`` where it may pass."""
-    return own_answer(
-        error if isinstance(error, NeuralCondenseError) else NeuralCondenseError("failed")
-    )
-
-
-async def unforeseen_error(request: Request, error: Exception) -> Response:
-    """Answer what nobody foresaw; nothing of the exception is told."""
-    return own_answer(UnforeseenError())
-
-
-def framework_error(request: Request, error: Exception, routes: list[str]) -> Response:
-    """Answer what the framework refuses, 404 and 405, in the one error body.
-
-    Parameters
-    ----------
-    request : the refused one
-    error : the framework's
-    routes : what is served, ``"GET /info"`` for example
-    """
-    return own_answer(FrameworkError(request, error, routes))
-
-
 def error_response(
     status: int, code: str, message: str, detail: dict[str, Any], headers: Mapping[str, str]
 ) -> Response:

@@ -2,6 +2,8 @@ import asyncio
 
 import orjson
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -15,14 +17,15 @@ from neural_condense_core.errors import (
 from neural_condense_core.wire.incoming import (
     DISCARD_FACTOR,
     ClientGoneError,
+    FrameworkError,
+    UnforeseenError,
+    add_error_handlers,
     address_group,
     check_content_type,
-    framework_error,
-    own_error,
+    own_answer,
     raw_target,
     read_body,
     timeout_of,
-    unforeseen_error,
     until_gone,
 )
 
@@ -143,20 +146,40 @@ def test_what_is_no_time_is_refused(said):
 
 def test_errors_have_one_body():
     busy = OverloadedError("busy", {"a": 1}, retry_after_s=2.1)
-    response = asyncio.run(own_error(request(), busy))
+    response = own_answer(busy)
     assert shown(response) == (429, {"code": "overloaded", "message": "busy", "detail": {"a": 1}})
     assert response.headers["retry-after"] == "3"
-    late = asyncio.run(own_error(request(), DeadlineError("late")))
+    late = own_answer(DeadlineError("late"))
     assert "retry-after" not in late.headers
-    surprise = asyncio.run(unforeseen_error(request(), ValueError("a context")))
-    assert shown(surprise)[0] == 500
-    assert b"a context" not in surprise.body
+    assert shown(own_answer(UnforeseenError()))[0] == 500
+
+
+def test_an_application_answers_every_error_in_it():
+    app = FastAPI()
+
+    @app.get("/busy")
+    async def busy() -> None:
+        raise OverloadedError("busy", retry_after_s=2.1)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise ValueError("a context")
+
+    add_error_handlers(app, ["GET /busy"])
+    client = TestClient(app, raise_server_exceptions=False)
+    found = client.get("/busy")
+    assert (found.status_code, found.headers["retry-after"]) == (429, "3")
+    found = client.get("/broken")
+    assert (found.status_code, found.json()["error"]["code"]) == (500, "internal")
+    assert "a context" not in found.text
+    found = client.get("/else")
+    assert (found.status_code, found.json()["error"]["detail"]) == (404, {"routes": ["GET /busy"]})
 
 
 @pytest.mark.parametrize(
     ("status", "code"), [(404, "not_found"), (405, "method_not_allowed"), (418, "http")]
 )
 def test_what_the_framework_refuses(status, code):
-    found = framework_error(request(), HTTPException(status), ["GET /x"])
+    found = own_answer(FrameworkError(request(), HTTPException(status), ["GET /x"]))
     assert shown(found)[0] == status
     assert shown(found)[1]["code"] == code
