@@ -17,10 +17,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from neural_condense_core.errors import MalformedJsonError, RequestError
 from neural_condense_core.wire.gateway import ID_PATTERN
+from neural_condense_core.wire.messages import Message
 
 MAX_MESSAGES = 4_096
 MAX_PARTS = 512
@@ -83,13 +84,7 @@ _FIELD_FIRST = re.compile(r"([a-z_]+): ")
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-
-class Part(_Message):
+class Part(Message):
     """A part of a message's content: a text, or a stored context by its id."""
 
     type: Literal["text", "condensed_context"]
@@ -108,14 +103,14 @@ class Part(_Message):
         return self
 
 
-class ToolCall(_Message):
+class ToolCall(Message):
     """A call that the assistant made in an earlier turn."""
 
     id: str = ""
     function: dict[str, Any]
 
 
-class ChatMessage(_Message):
+class ChatMessage(Message):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -132,7 +127,7 @@ class ChatMessage(_Message):
         return self
 
 
-class CondenseOptions(_Message):
+class CondenseOptions(Message):
     """What a request says about condensing; what is left out is the gateway's default."""
 
     mode: Literal["auto", "always", "never"] | None = None
@@ -150,13 +145,13 @@ class CondenseOptions(_Message):
     )
 
 
-class StreamOptions(_Message):
+class StreamOptions(Message):
     """What a stream ends with."""
 
     include_usage: bool | None = None
 
 
-class _Generation(_Message):
+class _Generation(Message):
     not_served: ClassVar[NotServed] = _OF_ALL
 
     model: str = Field(min_length=1, max_length=256)

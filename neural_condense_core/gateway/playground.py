@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from neural_condense_core.errors import DeadlineError, OverloadedError
 from neural_condense_core.gateway.answering import body_of
@@ -35,7 +35,7 @@ from neural_condense_core.pages.assets import CSS, HTML, JS, add_assets
 from neural_condense_core.wire.accept import parse_media_type
 from neural_condense_core.wire.gateway import ID_PATTERN
 from neural_condense_core.wire.incoming import check_content_type, until_gone
-from neural_condense_core.wire.messages import MAX_BODY_BYTES
+from neural_condense_core.wire.messages import MAX_BODY_BYTES, Message
 
 INFO_PATH = "/playground/info"
 TEXT_PATH = "/playground/text"
@@ -59,12 +59,8 @@ Endpoint = Callable[..., Awaitable[Response]]
 Guard = Callable[[str, Endpoint], Endpoint]
 
 
-class TraceBody(BaseModel):
+class TraceBody(Message):
     """Body of ``POST /playground/trace``."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
 
     id: str = Field(pattern=ID_PATTERN, description="the stored context")
     text: str = Field(min_length=1, description="the text that it was made of")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
+
+from neural_condense_core.wire.messages import ContextText, Message
 
 CONDENSE_PATH = "/v1/condense"
 CONTEXTS_PATH = "/v1/contexts"
@@ -16,16 +18,10 @@ CONTEXT_ID_HEADER = "x-condense-context-id"
 ID_PATTERN = r"ctx_[0-9a-f]{32}"
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-
-class CondenseBody(_Message):
+class CondenseBody(Message):
     """Body of ``POST /v1/condense``; ``{"context": "..."}`` alone is valid."""
 
-    context: str = Field(min_length=1, description="the text to condense; not only whitespace")
+    context: ContextText
     ratio: float | None = Field(
         default=None, ge=1, description="context tokens per condensed token; absent = the default"
     )
@@ -33,15 +29,8 @@ class CondenseBody(_Message):
         default=None, max_length=256, description="one of those served; absent = the default"
     )
 
-    @field_validator("context")
-    @classmethod
-    def _not_blank(cls, context: str) -> str:
-        if not context.strip():
-            raise ValueError("must not be only whitespace")
-        return context
 
-
-class ContextInfo(_Message):
+class ContextInfo(Message):
     """A stored context, without its matrix."""
 
     id: str = Field(pattern=ID_PATTERN)
@@ -63,14 +52,14 @@ class ContextInfo(_Message):
     )
 
 
-class ContextList(_Message):
+class ContextList(Message):
     """Body of ``GET /v1/contexts``: the caller's own, the newest first."""
 
     object: Literal["list"] = "list"
     data: tuple[ContextInfo, ...]
 
 
-class GatewayHealth(_Message):
+class GatewayHealth(Message):
     """Body of ``GET /health/ready``: 200 where the state is ready, else 503."""
 
     state: Literal["loading", "ready", "failed", "draining"]
@@ -84,7 +73,7 @@ class GatewayHealth(_Message):
     )
 
 
-class GatewayFault(_Message):
+class GatewayFault(Message):
     """What went wrong, in OpenAI's shape."""
 
     message: str = Field(description="what happened and what to do, for people")
@@ -94,13 +83,13 @@ class GatewayFault(_Message):
     detail: dict[str, Any] = Field(description="limits, names")
 
 
-class GatewayErrorBody(_Message):
+class GatewayErrorBody(Message):
     """Body of every reply with status 400 or above, health apart."""
 
     error: GatewayFault
 
 
-class Deleted(_Message):
+class Deleted(Message):
     """Body of ``DELETE /v1/contexts/{id}``."""
 
     id: str

@@ -1,8 +1,9 @@
 """The JSON messages of a backend, by the field names that are on the wire.
 
 Where it sits: the backend parses requests and describes its API with these; clients read health,
-information and errors with them. The matrix itself goes through ``wire/codec.py``: the reply
-models here say what it looks like and are never filled for a real one.
+information and errors with them. The messages of the other services have ``Message`` for a base
+too. The matrix itself goes through ``wire/codec.py``: the reply models here say what it looks like
+and are never filled for a real one.
 
 Design decisions
 
@@ -19,12 +20,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
-    field_validator,
 )
 
 from neural_condense_core.errors import (
@@ -41,16 +42,32 @@ MAX_NAME_CHARS = 256
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """What every message of ours is: strict in what is known, deaf to the rest, never changed."""
+
     model_config = ConfigDict(
         frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False
     )
 
 
-class CondenseRequest(_Message):
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be only whitespace")
+    return text
+
+
+ContextText = Annotated[
+    str,
+    Field(min_length=1, description="the text to condense; not only whitespace"),
+    AfterValidator(_not_blank),
+]
+"""The field ``context`` of every request that condenses."""
+
+
+class CondenseRequest(Message):
     """Body of ``POST /condense``; ``{"context": "..."}`` alone is valid."""
 
-    context: str = Field(min_length=1, description="the text to condense; not only whitespace")
+    context: ContextText
     target_model: str | None = Field(
         default=None,
         min_length=1,
@@ -67,30 +84,16 @@ class CondenseRequest(_Message):
         default=None, description="how JSON carries the matrix, where Accept leaves it open"
     )
 
-    @field_validator("context")
-    @classmethod
-    def _not_blank(cls, context: str) -> str:
-        if not context.strip():
-            raise ValueError("must not be only whitespace")
-        return context
 
-
-class MinerRequest(_Message):
+class MinerRequest(Message):
     """Body of a validator's signed ``POST /v1/condense`` to a miner."""
 
     tier: str = Field(min_length=1, max_length=64, description="the tier the request counts for")
     target_model: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
-    context: str = Field(min_length=1, description="the text to condense; not only whitespace")
-
-    @field_validator("context")
-    @classmethod
-    def _not_blank(cls, context: str) -> str:
-        if not context.strip():
-            raise ValueError("must not be only whitespace")
-        return context
+    context: ContextText
 
 
-class MinerMetadata(_Message):
+class MinerMetadata(Message):
     """Body of a miner's ``GET /v1/metadata``."""
 
     version: str
@@ -102,7 +105,7 @@ class MinerMetadata(_Message):
     max_context_chars: int
 
 
-class CondenseReply(_Message):
+class CondenseReply(Message):
     """The JSON object that answers ``POST /condense``."""
 
     compressed_tokens: list[list[float]] = Field(description="n_condensed_tokens rows, hidden wide")
@@ -115,7 +118,7 @@ class CondenseReply(_Message):
     cached: bool = Field(default=False, description="answered from the cache; absent = no")
 
 
-class CondenseReplyBase64(_Message):
+class CondenseReplyBase64(Message):
     """The JSON object for ``encoding_format`` or ``Accept`` parameter ``encoding=base64``."""
 
     compressed_tokens_b64: str = Field(description="base64 of npy bytes")
@@ -128,7 +131,7 @@ class CondenseReplyBase64(_Message):
     cached: bool = Field(default=False, description="answered from the cache; absent = no")
 
 
-class ErrorInfo(_Message):
+class ErrorInfo(Message):
     """What went wrong."""
 
     code: str = Field(description="stable, for programs")
@@ -136,19 +139,19 @@ class ErrorInfo(_Message):
     detail: dict[str, Any] = Field(default_factory=dict)
 
 
-class ErrorBody(_Message):
+class ErrorBody(Message):
     """Body of every reply with status 400 or above, health apart."""
 
     error: ErrorInfo
 
 
-class Live(_Message):
+class Live(Message):
     """Body of ``GET /health/live``: the process answers."""
 
     state: Literal["live"] = "live"
 
 
-class NotReady(_Message):
+class NotReady(Message):
     """Body of ``GET /health/ready`` with status 503."""
 
     state: Literal["loading", "draining", "failed"]
@@ -160,7 +163,7 @@ class NotReady(_Message):
     reason: str | None = Field(default=None, description="why it failed or drains")
 
 
-class Ready(_Message):
+class Ready(Message):
     """Body of ``GET /health/ready`` with status 200."""
 
     state: Literal["ready"] = "ready"
@@ -185,7 +188,7 @@ Health = Annotated[NotReady | Ready, Field(discriminator="state")]
 _HEALTH: TypeAdapter[NotReady | Ready] = TypeAdapter(Health)
 
 
-class InfoLimits(_Message):
+class InfoLimits(Message):
     """What a backend accepts."""
 
     max_body_bytes: int
@@ -193,7 +196,7 @@ class InfoLimits(_Message):
     timeout_s: float
 
 
-class Info(_Message):
+class Info(Message):
     """Body of ``GET /info``."""
 
     condenser: str = Field(description="name of the method or checkpoint")

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
+
+from neural_condense_core.wire.messages import ContextText, Message
 
 CONDENSE_PATH = "/v1/condense"
 EXPLAIN_PATH = "/v1/explain"
@@ -28,16 +30,10 @@ MAX_DEADLINE_S = 120.0
 """Most seconds that a request may name."""
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-
-class OrganicBody(_Message):
+class OrganicBody(Message):
     """Body of ``POST /v1/condense``; ``{"context": "..."}`` alone is valid."""
 
-    context: str = Field(min_length=1, description="the text to condense; not only whitespace")
+    context: ContextText
     tier: str | None = Field(
         default=None, min_length=1, max_length=64, description="absent = the first that is served"
     )
@@ -46,15 +42,8 @@ class OrganicBody(_Message):
     )
     uid: int | None = Field(default=None, description="only this miner; absent = the best")
 
-    @field_validator("context")
-    @classmethod
-    def _not_blank(cls, context: str) -> str:
-        if not context.strip():
-            raise ValueError("must not be only whitespace")
-        return context
 
-
-class TierInfo(_Message):
+class TierInfo(Message):
     """One tier as a user sees it."""
 
     name: str
@@ -65,13 +54,13 @@ class TierInfo(_Message):
     n_miners: int = Field(ge=0)
 
 
-class TierList(_Message):
+class TierList(Message):
     """Body of ``GET /v1/tiers``."""
 
     tiers: tuple[TierInfo, ...]
 
 
-class Explanation(_Message):
+class Explanation(Message):
     """Why a miner has the score that it has; body of ``GET /v1/explain``."""
 
     hotkey: str

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neural_condense_core.errors import CodecError, RequestError
 from neural_condense_core.tokens import CondensedTokens
+from neural_condense_core.wire.messages import Message
 from neural_condense_core.wire.tensor_bundle import (
     Array,
     BundleLimits,
@@ -60,16 +61,9 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 
 
-class _Message(BaseModel):
+class _Message(Message):
     model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        strict=True,
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
+        validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
 
