@@ -11,27 +11,16 @@ Design decisions
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
-import httpx
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from neural_condense_core.client.exchange import (
-    DEFAULT_LIMITS,
-    MAX_CONTROL_BYTES,
-    Answer,
-    Body,
-    Budget,
-    error_from,
-)
+from neural_condense_core.client.async_client import AsyncClient, Call, CallSettings
+from neural_condense_core.client.exchange import Answer
 from neural_condense_core.client.loop_thread import SyncClient
-from neural_condense_core.errors import BackendError, CodecError, ConfigError, RetryableError
+from neural_condense_core.errors import BackendError, CodecError
 from neural_condense_core.tokens import CondensedTokens
-from neural_condense_core.wire.arrays import Limits
 from neural_condense_core.wire.codec import decode
 from neural_condense_core.wire.gateway import (
     CONDENSE_PATH,
@@ -41,15 +30,14 @@ from neural_condense_core.wire.gateway import (
     Deleted,
 )
 
-DEFAULT_TIMEOUT_S = 120.0
-MAX_RETRIES = 3
-_JSON = "application/json"
-_SAFETENSORS = "application/vnd.safetensors"
+_ASKS = {"Accept": "application/json"}
+_SENDS = {**_ASKS, "Content-Type": "application/json"}
+_MATRIX = {"Accept": "application/vnd.safetensors"}
 
 M = TypeVar("M", bound=BaseModel)
 
 
-class Settings(TypedDict, total=False):
+class Settings(CallSettings, total=False):
     """Keyword arguments that both clients take.
 
     Parameters
@@ -63,57 +51,25 @@ class Settings(TypedDict, total=False):
     """
 
     api_key: str | None
-    timeout_s: float
-    max_retries: int
-    limits: Limits
-    clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    transport: httpx.AsyncBaseTransport | None
 
 
-class AsyncGatewayClient:
+class AsyncGatewayClient(AsyncClient):
     """Async client; an async context manager, usable by several tasks of one loop.
 
     Parameters
     ----------
-    url : of the gateway, without ``/v1``: ``"http://127.0.0.1:8100"``
+    url : of the gateway, without ``/v1``: ``"http://127.0.0.1:8100"``; ``ConfigError`` if it is no
+        URL
     **settings : see ``Settings``
-
-    Raises
-    ------
-    ConfigError
-        ``url`` is no URL.
     """
 
+    service = "gateway"
+    default_timeout_s = 120.0
+
     def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
-        try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise ConfigError(f"{url!r} is no URL: {error}") from None
-        if parsed.scheme not in {"http", "https"} or not parsed.host:
-            raise ConfigError(f"{url!r} is no URL of a gateway; write http://host:port")
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self._timeout_s = settings.get("timeout_s", DEFAULT_TIMEOUT_S)
-        self._max_retries = settings.get("max_retries", MAX_RETRIES)
-        self._limits = settings.get("limits", DEFAULT_LIMITS)
-        self._clock = settings.get("clock", time.monotonic)
-        self._sleep = settings.get("sleep", asyncio.sleep)
         key = settings.get("api_key")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.AsyncClient(
-            transport=settings.get("transport"),
-            headers={"Accept-Encoding": "identity", **headers},
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        super().__init__(url, settings, {"Authorization": f"Bearer {key}"} if key else None)
+        self.url = self.url.removesuffix("/v1")
 
     async def condense(
         self, context: str, *, ratio: float | None = None, condenser: str | None = None
@@ -128,16 +84,16 @@ class AsyncGatewayClient:
         """
         wanted = {"context": context, "ratio": ratio, "condenser": condenser}
         said = {name: value for name, value in wanted.items() if value is not None}
-        answer = await self._call("POST", CONDENSE_PATH, orjson.dumps(said))
-        return self._read(ContextInfo, answer)
+        call = Call("POST", CONDENSE_PATH, orjson.dumps(said), lambda _: _SENDS)
+        return self._read(ContextInfo, await self._call(call))
 
     async def context(self, context_id: str) -> ContextInfo:
         """Return what is known of a stored context."""
-        return self._read(ContextInfo, await self._call("GET", f"{CONTEXTS_PATH}/{context_id}"))
+        return self._read(ContextInfo, await self._call(_asking("GET", context_id)))
 
     async def contexts(self) -> tuple[ContextInfo, ...]:
         """Return the caller's stored contexts, the newest first."""
-        return self._read(ContextList, await self._call("GET", CONTEXTS_PATH)).data
+        return self._read(ContextList, await self._call(_asking("GET"))).data
 
     async def tokens(self, context_id: str) -> CondensedTokens:
         """Return a stored context's condensed tokens.
@@ -147,8 +103,8 @@ class AsyncGatewayClient:
         BackendError
             What came cannot be used.
         """
-        path = f"{CONTEXTS_PATH}/{context_id}"
-        answer = await self._call("GET", path, accept=_SAFETENSORS, cap=self._limits.max_bytes)
+        path, cap = f"{CONTEXTS_PATH}/{context_id}", self._limits.max_bytes
+        answer = await self._call(Call("GET", path, b"", lambda _: _MATRIX, cap))
         try:
             return decode(answer.body, answer.headers.get("content-type", ""), self._limits)
         except CodecError as error:
@@ -157,7 +113,7 @@ class AsyncGatewayClient:
 
     async def delete(self, context_id: str) -> None:
         """Forget a stored context."""
-        self._read(Deleted, await self._call("DELETE", f"{CONTEXTS_PATH}/{context_id}"))
+        self._read(Deleted, await self._call(_asking("DELETE", context_id)))
 
     def _read(self, kind: type[M], answer: Answer) -> M:
         try:
@@ -167,53 +123,10 @@ class AsyncGatewayClient:
                 None
             )
 
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        *,
-        accept: str = _JSON,
-        cap: int = MAX_CONTROL_BYTES,
-    ) -> Answer:
-        budget = Budget(self._timeout_s, self._max_retries, self._clock)
-        while True:
-            answer = await self._ask(method, path, body, accept, cap, budget)
-            if 200 <= answer.status < 300:
-                return answer
-            error = error_from(answer, self.url)
-            if not isinstance(error, RetryableError):
-                raise error
-            await self._sleep(budget.wait_before_retry(error))
 
-    async def _ask(
-        self, method: str, path: str, body: bytes, accept: str, cap: int, budget: Budget
-    ) -> Answer:
-        left_s = budget.remaining_s()
-        headers = {"Accept": accept, **({"Content-Type": _JSON} if body else {})}
-        try:
-            async with (
-                asyncio.timeout(left_s),
-                self._http.stream(
-                    method,
-                    self.url + path,
-                    content=body or None,
-                    headers=headers,
-                    timeout=httpx.Timeout(left_s),
-                ) as response,
-            ):
-                is_good = response.status_code < 300
-                found = Body(self.url, response.headers, cap if is_good else MAX_CONTROL_BYTES)
-                async for part in response.aiter_bytes():
-                    found.add(part)
-                return Answer(response.status_code, response.headers, found.bytes())
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise budget.deadline_error() from error
-        except httpx.HTTPError as error:
-            raise BackendError(
-                f"{self.url} could not be reached ({type(error).__name__})",
-                {"reason": "unreachable"},
-            ) from error
+def _asking(method: str, context_id: str | None = None) -> Call:
+    path = CONTEXTS_PATH if context_id is None else f"{CONTEXTS_PATH}/{context_id}"
+    return Call(method, path, headers=lambda _: _ASKS)
 
 
 class GatewayClient(SyncClient[AsyncGatewayClient]):

@@ -14,27 +14,18 @@ Design decisions
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Unpack
 
 import httpx
 import orjson
 
-from neural_condense_core.client.exchange import (
-    DEFAULT_LIMITS,
-    MAX_CONTROL_BYTES,
-    Answer,
-    Body,
-    Budget,
-    error_from,
-)
+from neural_condense_core.client.async_client import AsyncClient, Call, CallSettings
+from neural_condense_core.client.exchange import MAX_CONTROL_BYTES, Answer
 from neural_condense_core.client.loop_thread import SyncClient
-from neural_condense_core.errors import BackendError, CodecError, ConfigError, RetryableError
+from neural_condense_core.errors import BackendError, CodecError, ConfigError
 from neural_condense_core.tokens import CondensedTokens
-from neural_condense_core.wire.arrays import Limits
 from neural_condense_core.wire.codec import decode
 from neural_condense_core.wire.organic import (
     CONDENSE_PATH,
@@ -54,8 +45,6 @@ from neural_condense_core.wire.signing import sign_request
 if TYPE_CHECKING:
     from neural_condense_core.wire.signing import Key
 
-DEFAULT_TIMEOUT_S = 60.0
-MAX_RETRIES = 3
 MAX_ANSWER_BYTES = 16_000_000
 
 
@@ -90,7 +79,7 @@ class Served:
     tier: str
 
 
-class Settings(TypedDict, total=False):
+class Settings(CallSettings, total=False):
     """Keyword arguments that both clients take.
 
     Parameters
@@ -106,57 +95,27 @@ class Settings(TypedDict, total=False):
 
     api_key: str | None
     signer: Signer | None
-    timeout_s: float
-    max_retries: int
-    limits: Limits
-    clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    transport: httpx.AsyncBaseTransport | None
 
 
-class AsyncOrganicClient:
+class AsyncOrganicClient(AsyncClient):
     """Async client; an async context manager, usable by several tasks of one loop.
 
     Parameters
     ----------
-    url : of the validator's API, ``"https://validator.example:9000"``
+    url : of the validator's API, ``"https://validator.example:9000"``; ``ConfigError`` if it is no
+        URL
     **settings : see ``Settings``
-
-    Raises
-    ------
-    ConfigError
-        ``url`` is no URL.
     """
 
+    service = "validator"
+    default_timeout_s = 60.0
+
     def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
-        try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise ConfigError(f"{url!r} is no URL: {error}") from None
-        if parsed.scheme not in {"http", "https"} or not parsed.host:
-            raise ConfigError(f"{url!r} is no URL of a validator; write http://host:port")
-        self.url = url.rstrip("/")
-        self.timeout_s = settings.get("timeout_s", DEFAULT_TIMEOUT_S)
-        self._base_path = parsed.raw_path.decode("ascii").partition("?")[0].rstrip("/")
+        super().__init__(url, settings)
+        path = httpx.URL(self.url).raw_path.decode("ascii")
+        self._base_path = path.partition("?")[0].rstrip("/")
         self._api_key = settings.get("api_key")
         self._signer = settings.get("signer")
-        self._max_retries = settings.get("max_retries", MAX_RETRIES)
-        self._limits = settings.get("limits", DEFAULT_LIMITS)
-        self._clock = settings.get("clock", time.monotonic)
-        self._sleep = settings.get("sleep", asyncio.sleep)
-        self._http = httpx.AsyncClient(
-            transport=settings.get("transport"), headers={"Accept-Encoding": "identity"}
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
 
     async def condense(
         self,
@@ -202,7 +161,7 @@ class AsyncOrganicClient:
         """
         wanted = {"context": context, "tier": tier, "target_model": target_model, "uid": uid}
         body = orjson.dumps({key: value for key, value in wanted.items() if value is not None})
-        answer = await self._call("POST", CONDENSE_PATH, body, self._limits.max_bytes)
+        answer = await self._send("POST", CONDENSE_PATH, body, self._limits.max_bytes)
         try:
             tokens = decode(
                 answer.body,
@@ -232,52 +191,20 @@ class AsyncOrganicClient:
         """
         if self._signer is None:
             raise ConfigError("only a signed request is told about its miner; give a signer")
-        answer = await self._call("GET", EXPLAIN_PATH, b"", MAX_ANSWER_BYTES)
+        answer = await self._send("GET", EXPLAIN_PATH, max_bytes=MAX_ANSWER_BYTES)
         return parse_message(Explanation, answer.body)
 
     async def tiers(self) -> TierList:
         """Return what is served, and within which limits."""
-        answer = await self._call("GET", TIERS_PATH, b"", MAX_CONTROL_BYTES)
+        answer = await self._send("GET", TIERS_PATH)
         return parse_message(TierList, answer.body)
 
-    async def _call(self, method: str, path: str, body: bytes, cap: int) -> Answer:
-        budget = Budget(self.timeout_s, self._max_retries, self._clock)
-        while True:
-            answer = await self._ask(method, path, body, cap, budget)
-            if answer.status == 200:
-                return answer
-            error = error_from(answer, self.url)
-            if not isinstance(error, RetryableError):
-                raise error
-            await self._sleep(budget.wait_before_retry(error))
-
-    async def _ask(self, method: str, path: str, body: bytes, cap: int, budget: Budget) -> Answer:
-        left_s = budget.remaining_s()
-        request = self._http.build_request(
-            method,
-            self.url + path,
-            content=body,
-            headers=self._headers(method, path, body, left_s),
-            timeout=httpx.Timeout(left_s),
-        )
-        try:
-            async with asyncio.timeout(left_s):
-                response = await self._http.send(request, stream=True)
-                try:
-                    limit = cap if response.status_code == 200 else MAX_CONTROL_BYTES
-                    found = Body(self.url, response.headers, limit)
-                    async for part in response.aiter_bytes():
-                        found.add(part)
-                finally:
-                    await response.aclose()
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise budget.deadline_error() from error
-        except httpx.HTTPError as error:
-            raise BackendError(
-                f"{self.url} could not be reached ({type(error).__name__})",
-                {"reason": "unreachable"},
-            ) from error
-        return Answer(response.status_code, response.headers, found.bytes())
+    async def _send(
+        self, method: str, path: str, body: bytes = b"", max_bytes: int = MAX_CONTROL_BYTES
+    ) -> Answer:
+        # A signature is good for one try.
+        headers = partial(self._headers, method, path, body)
+        return await self._call(Call(method, path, body, headers, max_bytes))
 
     def _headers(self, method: str, path: str, body: bytes, left_s: float) -> dict[str, str]:
         headers = {"Accept": "application/vnd.safetensors, application/json; q=0.5"}

@@ -209,7 +209,7 @@ def _served(client: BackendClient) -> str:
     NeuralCondenseError
         It cannot be reached, or names none, as backends written by others may.
     """
-    from neural_condense_core.client.backend import UNREACHABLE
+    from neural_condense_core.client.async_client import UNREACHABLE
 
     try:
         return client.info().target_model

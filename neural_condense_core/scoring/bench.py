@@ -19,7 +19,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from neural_condense_core.client.backend import UNREACHABLE, BackendClient
+from neural_condense_core.client.async_client import UNREACHABLE
+from neural_condense_core.client.backend import BackendClient
 from neural_condense_core.condensers.base import BudgetedCondenser, Condenser
 from neural_condense_core.condensers.registry import BASELINES
 from neural_condense_core.constants import TierConfig
