@@ -1,7 +1,8 @@
 """Options that several command lines share, each with one help text.
 
-Where it sits: what serves (the backend, the gateway) and what tries a backend (``bench``,
-``loadtest``) build their commands with these; what only one of them has stays there.
+Where it sits: what serves (the backend, the gateway), what tries a backend (``bench``,
+``loadtest``) and what condenses by itself (``ask``, ``condense``) build their commands with these;
+what only one of them has stays there.
 
 Design decisions
 
@@ -28,6 +29,14 @@ Port: TypeAlias = Annotated[
 ]
 Device: TypeAlias = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")]
 Dtype: TypeAlias = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+RefineSteps: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--refine_steps", help="Gradient steps that improve the condensed tokens."),
+]
+RefineMs: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--refine_ms", help="Milliseconds for such steps, instead of a number."),
+]
 
 BackendUrl: TypeAlias = Annotated[
     str, typer.Option("--url", help="The backend, http://127.0.0.1:8080 for example.")
@@ -47,6 +56,19 @@ TextSource: TypeAlias = Annotated[
         help="generated, installed, a parquet file or hf:NAME; default: both first.",
     ),
 ]
+
+
+def spelt(name: str, text: str) -> typer.models.OptionInfo:
+    """Return an option that is spelt with ``_`` and, for those used to it, with ``-``.
+
+    Parameters
+    ----------
+    name : with ``_``
+    text : for ``--help``
+    """
+    spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+    option: typer.models.OptionInfo = typer.Option(*spellings, help=text)
+    return option
 
 
 def named_tier(name: str, path: Path | None) -> TierConfig:

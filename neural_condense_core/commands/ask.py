@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neural_condense_core.command_options import Device, RefineMs, RefineSteps
 from neural_condense_core.console import check_writable, messages, read_text, write_json
 
 if TYPE_CHECKING:
@@ -191,15 +192,9 @@ def ask(
             help="Who reads: hf, llama-cpp, llama-cpp=FILE.gguf, vllm=URL, sglang=URL.",
         ),
     ] = "hf",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")] = "cpu",
-    refine_steps: Annotated[
-        int | None,
-        typer.Option("--refine_steps", help="Gradient steps that improve the condensed tokens."),
-    ] = None,
-    refine_ms: Annotated[
-        float | None,
-        typer.Option("--refine_ms", help="Milliseconds for such steps, instead of a number."),
-    ] = None,
+    device: Device = "cpu",
+    refine_steps: RefineSteps = None,
+    refine_ms: RefineMs = None,
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="PATH|-", help="Answers as JSON; - is stdout.")
     ] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neural_condense_core.command_options import Device, RefineMs, RefineSteps
 from neural_condense_core.console import (
     STANDARD_STREAM,
     check_writable,
@@ -61,15 +62,9 @@ def text(
         str | None,
         typer.Option("--target", help="Model that will read them; default: the condenser's own."),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")] = "cpu",
-    refine_steps: Annotated[
-        int | None,
-        typer.Option("--refine_steps", help="Gradient steps that improve the condensed tokens."),
-    ] = None,
-    refine_ms: Annotated[
-        float | None,
-        typer.Option("--refine_ms", help="Milliseconds for such steps, instead of a number."),
-    ] = None,
+    device: Device = "cpu",
+    refine_steps: RefineSteps = None,
+    refine_ms: RefineMs = None,
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="PATH|-", help="Figures as JSON; - is stdout.")
     ] = None,

@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from neural_condense_core.condensers.base import Condenser, LoadOptions, check_contexts
+from neural_condense_core.condensers.around import AroundCondenser
+from neural_condense_core.condensers.base import Condenser, check_contexts
 from neural_condense_core.condensers.options import check_budget
-from neural_condense_core.errors import ConfigError
 from neural_condense_core.tokens import CondensedTokens
 
 if TYPE_CHECKING:
@@ -69,31 +69,6 @@ class Piece:
     start: int
     end: int
     ratio: float
-
-
-def check_reader(inner: Condenser, target: HFTarget, option: str) -> None:
-    """Refuse a condenser that cannot be wrapped for a model.
-
-    Parameters
-    ----------
-    inner : to be wrapped
-    target : the model that shall read
-    option : for messages, ``"budget"`` or ``"refine"``
-
-    Raises
-    ------
-    ConfigError
-        ``inner`` is query-aware, has a tokenizer of its own, or its rows are not that model's.
-    """
-    if inner.query_aware:
-        raise ConfigError(f"{inner.name} condenses for one question; leave +{option} out")
-    if not inner.reads_target_tokens:
-        raise ConfigError(f"{inner.name} reads tokens of its own; leave +{option} out")
-    if (inner.target_model, inner.hidden_size) != (target.name, target.hidden_size):
-        raise ConfigError(
-            f"{inner.name} makes rows of width {inner.hidden_size} for {inner.target_model}, and "
-            f"+{option} needs those of {target.name}, width {target.hidden_size}"
-        )
 
 
 def allot(
@@ -154,7 +129,7 @@ def merge(pieces: Sequence[Piece], count: Callable[[int, float], int]) -> list[P
     return found
 
 
-class UnevenCondenser(Condenser):
+class UnevenCondenser(AroundCondenser):
     """A condenser whose tokens go where the text needs them.
 
     Parameters
@@ -169,16 +144,12 @@ class UnevenCondenser(Condenser):
         ``inner`` is query-aware or makes rows for another model.
     """
 
+    option, example = "budget", "dense"
+
     def __init__(self, inner: Condenser, kind: str, target: HFTarget) -> None:
         check_budget(kind)
-        check_reader(inner, target, "budget")
-        self.inner = inner
+        super().__init__(inner, target, kind)
         self.kind = kind
-        self.name = f"{inner.name}+budget={kind}"
-        self.target_model = inner.target_model
-        self.hidden_size = inner.hidden_size
-        self.ratios = inner.ratios
-        self._target = target
         offered = inner.ratios or RATIOS
         self._offered = [ratio for ratio in RATIOS if ratio == 1 or ratio in offered]
 
@@ -188,29 +159,6 @@ class UnevenCondenser(Condenser):
         from neural_condense_core.llm.hf import load_target
 
         return cls(inner, value, load_target(inner.target_model, device, dtype))
-
-    @classmethod
-    def load(cls, options: LoadOptions) -> Self:
-        """Refuse: it is made of a loaded condenser.
-
-        Raises
-        ------
-        ConfigError
-            Always.
-        """
-        raise ConfigError("a budget needs a condenser; name it as NAME+budget=dense")
-
-    def tokenize(self, context: str) -> list[int]:
-        """Return the inner condenser's token ids of a context."""
-        return self.inner.tokenize(context)
-
-    def tokenizer_json(self) -> str | None:
-        """Return the inner condenser's tokenizer."""
-        return self.inner.tokenizer_json()
-
-    def n_condensed_tokens(self, n_context_tokens: int, ratio: float) -> int:
-        """Return what the inner condenser makes of so many tokens, neither more nor less."""
-        return self.inner.n_condensed_tokens(n_context_tokens, ratio)
 
     def condense(
         self,
@@ -301,12 +249,12 @@ class UnevenCondenser(Condenser):
         if isinstance(self.inner, PooledCondenser):
             table = self.inner.module.informativeness
             return np.asarray(table[list(ids)].double().cpu().numpy(), dtype=np.float64)
-        return np.asarray(surprisal(self._target, ids), dtype=np.float64)
+        return np.asarray(surprisal(self.target, ids), dtype=np.float64)
 
     def _condense_at(self, texts: Sequence[Sequence[int]], ratio: float) -> list[CondensedTokens]:
         if ratio != 1:
             return self.inner.condense(texts, ratio)
-        target = self._target
+        target = self.target
         return [
             CondensedTokens(target.embed(ids), target.name, len(ids), np.arange(len(ids)))
             for ids in texts

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from neural_condense_core.condensers.base import Condenser, LoadOptions, check_contexts
-from neural_condense_core.condensers.budgets import check_reader
+from neural_condense_core.condensers.around import AroundCondenser
+from neural_condense_core.condensers.base import Condenser, check_contexts
 from neural_condense_core.condensers.options import HurriedCondenser, RefineBudget
 from neural_condense_core.condensers.refine_probes import make_probes
 from neural_condense_core.condensers.refine_search import (
@@ -72,7 +72,7 @@ class Refinement:
     after: float | None
 
 
-class RefinedCondenser(HurriedCondenser):
+class RefinedCondenser(AroundCondenser, HurriedCondenser):
     """A condenser whose tokens are improved text by text.
 
     Parameters
@@ -91,6 +91,8 @@ class RefinedCondenser(HurriedCondenser):
         a block and a question.
     """
 
+    option, example = "refine", "STEPS"
+
     def __init__(
         self,
         inner: Condenser,
@@ -101,14 +103,8 @@ class RefinedCondenser(HurriedCondenser):
         continuation: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_reader(inner, target, "refine")
-        self.inner = inner
+        super().__init__(inner, target, budget)
         self.budget = budget
-        self.target = target
-        self.name = f"{inner.name}+refine={budget}"
-        self.target_model = inner.target_model
-        self.hidden_size = inner.hidden_size
-        self.ratios = inner.ratios
         self._settings = settings or SearchSettings()
         self._continuation = continuation
         self._clock = clock
@@ -127,29 +123,6 @@ class RefinedCondenser(HurriedCondenser):
         from neural_condense_core.llm.hf import load_target
 
         return cls(inner, RefineBudget.parse(value), load_target(inner.target_model, device, dtype))
-
-    @classmethod
-    def load(cls, options: LoadOptions) -> Self:
-        """Refuse: it is made of a loaded condenser.
-
-        Raises
-        ------
-        ConfigError
-            Always.
-        """
-        raise ConfigError("refinement needs a condenser; name it as NAME+refine=STEPS")
-
-    def tokenize(self, context: str) -> list[int]:
-        """Return the inner condenser's token ids of a context."""
-        return self.inner.tokenize(context)
-
-    def tokenizer_json(self) -> str | None:
-        """Return the inner condenser's tokenizer."""
-        return self.inner.tokenizer_json()
-
-    def n_condensed_tokens(self, n_context_tokens: int, ratio: float) -> int:
-        """Return what the inner condenser makes of so many tokens."""
-        return self.inner.n_condensed_tokens(n_context_tokens, ratio)
 
     def condense(
         self,

@@ -22,10 +22,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from neural_condense_core.client.exchange import Answer, Question
-from neural_condense_core.constants import TierConfig
 from neural_condense_core.errors import NeuralCondenseError
 from neural_condense_core.loadtest.connections import Reply
-from neural_condense_core.wire.arrays import Limits
 
 OK = "ok"
 TIMEOUT = "timeout"
@@ -34,9 +32,6 @@ UNCHECKED = "unchecked"
 HTTP = "http_"
 MALFORMED = "malformed_"
 
-MAX_HIDDEN_SIZE = 16_384
-BYTES_PER_JSON_NUMBER = 24
-HEADER_BYTES = 65_536
 INLINE_JSON_BYTES = 64 * 1024
 MAX_WAITING_BYTES = 256 * 1024 * 1024
 MAX_CHECKERS = 2
@@ -56,19 +51,6 @@ class Checked:
     code: str
     n_condensed: int = 0
     hidden_size: int = 0
-
-
-def limits_of(tier: TierConfig, hidden_size: int | None) -> Limits:
-    """Return what is accepted as a reply.
-
-    Parameters
-    ----------
-    tier : bounds the rows
-    hidden_size : exact width; None = any
-    """
-    width = hidden_size or MAX_HIDDEN_SIZE
-    n_bytes = tier.max_condensed_tokens * width * BYTES_PER_JSON_NUMBER + HEADER_BYTES
-    return Limits(n_bytes, tier.max_condensed_tokens, hidden_size)
 
 
 def most_tokens(context: str) -> int:

@@ -25,7 +25,8 @@ from typing import Self
 
 import numpy as np
 
-from neural_condense_core.client.backend import UNREACHABLE, AsyncBackendClient
+from neural_condense_core.client.async_client import UNREACHABLE
+from neural_condense_core.client.backend import AsyncBackendClient
 from neural_condense_core.client.exchange import Question
 from neural_condense_core.constants import HIDDEN_SIZES
 from neural_condense_core.errors import BackendError, ConfigError, DeadlineError
@@ -37,9 +38,10 @@ from neural_condense_core.loadtest.generator import Generator, Outcome
 from neural_condense_core.loadtest.machine import describe_machine
 from neural_condense_core.loadtest.plan import Plan, Report, Subject
 from neural_condense_core.loadtest.remarks import remarks
-from neural_condense_core.loadtest.replies import HTTP, Checker, limits_of, most_tokens
+from neural_condense_core.loadtest.replies import HTTP, Checker, most_tokens
 from neural_condense_core.loadtest.search import Knee, find_knee
 from neural_condense_core.scoring.texts import open_texts
+from neural_condense_core.wire.arrays import limits_of
 from neural_condense_core.wire.messages import Info, NotReady, Ready
 
 FIRST_TIMEOUT_S = 60.0

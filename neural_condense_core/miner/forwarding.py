@@ -36,12 +36,9 @@ from neural_condense_core.errors import (
     UnavailableError,
 )
 from neural_condense_core.tokens import CondensedTokens
-from neural_condense_core.wire.arrays import REASONS, Limits
+from neural_condense_core.wire.arrays import REASONS, limits_of
 from neural_condense_core.wire.codec import to_safetensors
 
-MAX_HIDDEN_SIZE = 16_384
-BYTES_PER_JSON_NUMBER = 24
-HEADER_BYTES = 65_536
 CHARS_PER_TOKEN = 4
 MAX_RETRIES = 2
 
@@ -143,19 +140,6 @@ class Forwarder:
             return to_safetensors(tokens, self._dtype)
         except CodecError:
             return to_safetensors(tokens, "float32")
-
-
-def limits_of(tier: TierConfig, hidden_size: int | None) -> Limits:
-    """Return what is accepted as a backend's reply.
-
-    Parameters
-    ----------
-    tier : bounds the rows
-    hidden_size : exact width; None = any
-    """
-    width = hidden_size or MAX_HIDDEN_SIZE
-    n_bytes = tier.max_condensed_tokens * width * BYTES_PER_JSON_NUMBER + HEADER_BYTES
-    return Limits(n_bytes, tier.max_condensed_tokens, hidden_size)
 
 
 def estimate_tokens(context: str) -> int:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from neural_condense_core.client.backend import UNREACHABLE, AsyncBackendClient
+from neural_condense_core.client.async_client import UNREACHABLE
+from neural_condense_core.client.backend import AsyncBackendClient
 from neural_condense_core.client.exchange import DEFAULT_LIMITS
 from neural_condense_core.config import MinerSettings
 from neural_condense_core.constants import EMBEDDED_TARGET_MODEL, HIDDEN_SIZES, TierConfig
@@ -32,7 +33,8 @@ from neural_condense_core.errors import (
     RetryableError,
     UnknownModelError,
 )
-from neural_condense_core.miner.forwarding import estimate_tokens, limits_of
+from neural_condense_core.miner.forwarding import estimate_tokens
+from neural_condense_core.wire.arrays import limits_of
 from neural_condense_core.wire.messages import Info, NotReady, Ready
 
 log = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from typing import Annotated
 
 import typer
 
+from neural_condense_core.command_options import spelt
 from neural_condense_core.errors import NeuralCondenseError
 from neural_condense_core.scoring.app import create_app
 from neural_condense_core.scoring.host import ModelHost
@@ -133,57 +134,51 @@ def _count_cores() -> int:
     return min(cores, int(limit)) if limit.isdigit() and int(limit) else cores
 
 
-def _option(name: str, text: str) -> typer.models.OptionInfo:
-    spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-    option: typer.models.OptionInfo = typer.Option(*spellings, help=text)
-    return option
-
-
 def score(
     port: Annotated[
-        int, _option("port", "port to listen on; 0 = any free one")
+        int, spelt("port", "port to listen on; 0 = any free one")
     ] = ScoringSettings.port,
     host: Annotated[
-        str, _option("host", "address to listen on; others than loopback need a token")
+        str, spelt("host", "address to listen on; others than loopback need a token")
     ] = ScoringSettings.host,
     target_model: Annotated[
-        str, _option("target_model", "model that reads: name, folder or Hugging Face name")
+        str, spelt("target_model", "model that reads: name, folder or Hugging Face name")
     ] = ScoringSettings.target_model,
-    device: Annotated[str, _option("device", "cpu, cuda or cuda:1")] = ScoringSettings.device,
-    dtype: Annotated[str, _option("dtype", "auto, float32 or bfloat16")] = ScoringSettings.dtype,
+    device: Annotated[str, spelt("device", "cpu, cuda or cuda:1")] = ScoringSettings.device,
+    dtype: Annotated[str, spelt("dtype", "auto, float32 or bfloat16")] = ScoringSettings.dtype,
     threads: Annotated[
-        int | None, _option("threads", "CPU threads of the model; default: all it may use")
+        int | None, spelt("threads", "CPU threads of the model; default: all it may use")
     ] = ScoringSettings.threads,
     max_condensed_tokens: Annotated[
-        int, _option("max_condensed_tokens", "most condensed tokens of a reply")
+        int, spelt("max_condensed_tokens", "most condensed tokens of a reply")
     ] = ScoringSettings.max_condensed_tokens,
     max_body_bytes: Annotated[
-        int, _option("max_body_bytes", "largest round, bytes; above it 413")
+        int, spelt("max_body_bytes", "largest round, bytes; above it 413")
     ] = ScoringSettings.max_body_bytes,
     max_replies: Annotated[
-        int, _option("max_replies", "most replies of a round")
+        int, spelt("max_replies", "most replies of a round")
     ] = ScoringSettings.max_replies,
     max_challenges: Annotated[
-        int, _option("max_challenges", "most contexts of a round")
+        int, spelt("max_challenges", "most contexts of a round")
     ] = ScoringSettings.max_challenges,
     max_waiting: Annotated[
-        int, _option("max_waiting", "rounds that may wait; above it 429")
+        int, spelt("max_waiting", "rounds that may wait; above it 429")
     ] = ScoringSettings.max_waiting,
     timeout: Annotated[
-        float, _option("timeout", "seconds from a round's arrival to its answer; then 504")
+        float, spelt("timeout", "seconds from a round's arrival to its answer; then 504")
     ] = ScoringSettings.timeout_s,
     baselines: Annotated[
         str,
-        _option("baselines", f"shown beside each miner: {AUTO}, {ALL}, {NONE} or names, commas"),
+        spelt("baselines", f"shown beside each miner: {AUTO}, {ALL}, {NONE} or names, commas"),
     ] = ScoringSettings.baselines,
     perturbations: Annotated[
-        str, _option("perturbations", "disturbances that contexts get in turn, with commas")
+        str, spelt("perturbations", "disturbances that contexts get in turn, with commas")
     ] = ScoringSettings.perturbations,
     token_file: Annotated[
-        Path | None, _option("token_file", f"file with the token; or {TOKEN_VARIABLE}")
+        Path | None, spelt("token_file", f"file with the token; or {TOKEN_VARIABLE}")
     ] = None,
     logging_level: Annotated[
-        str, _option("logging_level", "debug, info, warning or error")
+        str, spelt("logging_level", "debug, info, warning or error")
     ] = ScoringSettings.logging_level,
 ) -> None:
     """Serve the scoring service, which validators have their miners' replies judged by."""

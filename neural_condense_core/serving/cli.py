@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from neural_condense_core.command_options import Host, Port
+from neural_condense_core.command_options import Host, Port, spelt
 from neural_condense_core.errors import ConfigError, NeuralCondenseError
 from neural_condense_core.serving.devices import ACCELERATORS, MAX_BATCH_TOKENS
 from neural_condense_core.serving.scale import ENGINES, RaySettings
@@ -34,112 +34,104 @@ AUTO_DEVICES = "auto"
 """How a command line says that ``ServeSettings.devices`` is None."""
 
 
-def _option(name: str, text: str) -> typer.models.OptionInfo:
-    spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-    option: typer.models.OptionInfo = typer.Option(*spellings, help=text)
-    return option
-
-
 def _one_of(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def serve(
     condenser: Annotated[
-        str, _option("condenser", "checkpoint, method, checkpoint folder or module:Class")
+        str, spelt("condenser", "checkpoint, method, checkpoint folder or module:Class")
     ],
     port: Port = ServeSettings.port,
     devices: Annotated[
-        str, _option("devices", f"how many devices, or {AUTO_DEVICES} = all GPUs")
+        str, spelt("devices", f"how many devices, or {AUTO_DEVICES} = all GPUs")
     ] = AUTO_DEVICES,
     workers_per_device: Annotated[
-        int, _option("workers_per_device", "worker processes on each device")
+        int, spelt("workers_per_device", "worker processes on each device")
     ] = ServeSettings.workers_per_device,
     host: Host = ServeSettings.host,
     target_model: Annotated[
-        str | None, _option("target_model", "model to condense for; default: the checkpoint's")
+        str | None, spelt("target_model", "model to condense for; default: the checkpoint's")
     ] = ServeSettings.target_model,
     checkpoint: Annotated[
-        str | None, _option("checkpoint", "trained weights in place of the condenser's own")
+        str | None, spelt("checkpoint", "trained weights in place of the condenser's own")
     ] = ServeSettings.checkpoint,
     ratio: Annotated[
         float | None,
-        _option(
-            "ratio", f"compression ratio of requests that name none; default {DEFAULT_RATIO:g}"
-        ),
+        spelt("ratio", f"compression ratio of requests that name none; default {DEFAULT_RATIO:g}"),
     ] = ServeSettings.ratio,
     refine_steps: Annotated[
         int | None,
-        _option("refine_steps", "gradient steps that improve each text's condensed tokens"),
+        spelt("refine_steps", "gradient steps that improve each text's condensed tokens"),
     ] = ServeSettings.refine_steps,
     refine_ms: Annotated[
         float | None,
-        _option("refine_ms", "milliseconds for such steps a text, instead of a number"),
+        spelt("refine_ms", "milliseconds for such steps a text, instead of a number"),
     ] = ServeSettings.refine_ms,
     max_batch_tokens: Annotated[
         int | None,
-        _option(
+        spelt(
             "max_batch_tokens",
             f"budget of a padded batch; default {MAX_BATCH_TOKENS['cpu']} on CPU, "
             f"{MAX_BATCH_TOKENS['cuda']} on GPU",
         ),
     ] = ServeSettings.max_batch_tokens,
     max_context_tokens: Annotated[
-        int, _option("max_context_tokens", "longest context; above it 413")
+        int, spelt("max_context_tokens", "longest context; above it 413")
     ] = ServeSettings.max_context_tokens,
     max_queued_tokens: Annotated[
         int | None,
-        _option(
+        spelt(
             "max_queued_tokens",
             f"most tokens that wait; above it 429; default {DEFAULT_QUEUED_TOKENS}",
         ),
     ] = ServeSettings.max_queued_tokens,
     timeout: Annotated[
-        float, _option("timeout", "seconds from a request's arrival to its answer; then 504")
+        float, spelt("timeout", "seconds from a request's arrival to its answer; then 504")
     ] = ServeSettings.timeout_s,
     hang_timeout: Annotated[
         float | None,
-        _option(
+        spelt(
             "hang_timeout",
             "seconds after which a silent worker is killed; default twice the timeout, at least 60",
         ),
     ] = ServeSettings.hang_timeout_s,
     cache_mb: Annotated[
-        int, _option("cache_mb", "megabytes of answers kept in memory; 0 = none")
+        int, spelt("cache_mb", "megabytes of answers kept in memory; 0 = none")
     ] = ServeSettings.cache_mb,
     cache_dir: Annotated[
-        str | None, _option("cache_dir", "folder where answers are kept on disk too")
+        str | None, spelt("cache_dir", "folder where answers are kept on disk too")
     ] = ServeSettings.cache_dir,
     api_path: Annotated[
-        str, _option("api_path", "path of the condensing endpoint")
+        str, spelt("api_path", "path of the condensing endpoint")
     ] = ServeSettings.api_path,
     reply: Annotated[
-        str, _option("reply", f"JSON replies that name no shape: {_one_of(REPLIES)}")
+        str, spelt("reply", f"JSON replies that name no shape: {_one_of(REPLIES)}")
     ] = ServeSettings.reply,
-    dtype: Annotated[str, _option("dtype", _one_of(DTYPES))] = ServeSettings.dtype,
+    dtype: Annotated[str, spelt("dtype", _one_of(DTYPES))] = ServeSettings.dtype,
     accelerator: Annotated[
-        str, _option("accelerator", _one_of(ACCELERATORS))
+        str, spelt("accelerator", _one_of(ACCELERATORS))
     ] = ServeSettings.accelerator,
     logging_level: Annotated[
-        str, _option("logging_level", _one_of(LOGGING_LEVELS))
+        str, spelt("logging_level", _one_of(LOGGING_LEVELS))
     ] = ServeSettings.logging_level,
     log_format: Annotated[
-        str, _option("log_format", f"form of the log: {_one_of(LOG_FORMATS)}")
+        str, spelt("log_format", f"form of the log: {_one_of(LOG_FORMATS)}")
     ] = ServeSettings.log_format,
-    engine: Annotated[
-        str, _option("engine", f"who runs the workers: {_one_of(ENGINES)}")
-    ] = ENGINES[0],
+    engine: Annotated[str, spelt("engine", f"who runs the workers: {_one_of(ENGINES)}")] = ENGINES[
+        0
+    ],
     ray_address: Annotated[
         str | None,
-        _option("ray_address", "Ray: HOST:PORT of a cluster; default: one of our own, here"),
+        spelt("ray_address", "Ray: HOST:PORT of a cluster; default: one of our own, here"),
     ] = RaySettings.address,
     min_replicas: Annotated[
-        int, _option("min_replicas", "Ray: workers there are at least")
+        int, spelt("min_replicas", "Ray: workers there are at least")
     ] = RaySettings.min_replicas,
     max_replicas: Annotated[
-        int, _option("max_replicas", "Ray: workers there are at most, under load")
+        int, spelt("max_replicas", "Ray: workers there are at most, under load")
     ] = RaySettings.max_replicas,
-    replica_cpus: Annotated[int, _option("replica_cpus", "Ray: CPUs of each")] = RaySettings.cpus,
+    replica_cpus: Annotated[int, spelt("replica_cpus", "Ray: CPUs of each")] = RaySettings.cpus,
 ) -> None:
     """Serve a condenser over HTTP; its GET /openapi.json describes the routes.
 

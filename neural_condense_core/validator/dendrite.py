@@ -43,7 +43,7 @@ from neural_condense_core.validator.replies import (
     Reply,
     reason_code,
 )
-from neural_condense_core.wire.arrays import REASONS, Limits
+from neural_condense_core.wire.arrays import HEADER_BYTES, MAX_HIDDEN_SIZE, REASONS, Limits
 from neural_condense_core.wire.codec import decode
 from neural_condense_core.wire.messages import MAX_NAME_CHARS, parse_error
 from neural_condense_core.wire.scoring import ReplyCode
@@ -54,8 +54,6 @@ METADATA_PATH = "/v1/metadata"
 MAX_CONCURRENT = 32
 METADATA_TIMEOUT_S = 4.0
 MAX_METADATA_BYTES = 16_384
-MAX_HIDDEN_SIZE = 16_384
-HEADER_BYTES = 65_536
 MAX_TIER_CHARS = 64
 
 _FINDINGS = frozenset({

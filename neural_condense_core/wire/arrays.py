@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neural_condense_core.constants import TierConfig
 from neural_condense_core.errors import CodecError
 from neural_condense_core.tokens import FloatArray
 
@@ -49,6 +50,10 @@ REASONS = (
     "range",  # encoding: a value does not fit the narrower dtype
 )
 
+MAX_HIDDEN_SIZE = 16_384
+BYTES_PER_JSON_NUMBER = 24
+HEADER_BYTES = 65_536
+
 # The largest float32 that still rounds to a finite value of the narrower type.
 _FLOAT16_LIMIT = 65520.0
 
@@ -69,6 +74,19 @@ class Limits:
     max_tokens: int
     hidden_size: int | None = None
     max_rms: float | None = None
+
+
+def limits_of(tier: TierConfig, hidden_size: int | None) -> Limits:
+    """Return what is accepted as a backend's reply, in whichever format.
+
+    Parameters
+    ----------
+    tier : bounds the rows
+    hidden_size : exact width; None = any
+    """
+    width = hidden_size or MAX_HIDDEN_SIZE
+    n_bytes = tier.max_condensed_tokens * width * BYTES_PER_JSON_NUMBER + HEADER_BYTES
+    return Limits(n_bytes, tier.max_condensed_tokens, hidden_size)
 
 
 def cast(embeds: FloatArray, dtype: str | None) -> FloatArray:

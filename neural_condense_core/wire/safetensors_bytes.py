@@ -94,7 +94,7 @@ def read_safetensors(
         the limits, and optionally ``positions``, one I64 a row.
     """
     check_bytes(len(body), limits)
-    header, start = _header(body)
+    header, start = read_header(body, _MAX_HEADER)
     metadata = _metadata(header.pop("__metadata__", {}))
     if TENSOR not in header or not header.keys() <= {TENSOR, POSITIONS}:
         raise CodecError(
@@ -117,15 +117,28 @@ def read_safetensors(
     return embeds, positions.astype(np.int64), metadata
 
 
-def _header(body: bytes) -> tuple[dict[str, Any], int]:
+def read_header(body: bytes, max_bytes: int) -> tuple[dict[str, Any], int]:
+    """Return the JSON header of a safetensors file, and where its data begin.
+
+    Parameters
+    ----------
+    body : the file
+    max_bytes : longest header that is parsed
+
+    Raises
+    ------
+    CodecError
+        There is no such header; ``detail["reason"]`` says why.
+    """
     length = int.from_bytes(body[:8], "little")
-    if len(body) < 8 or length > _MAX_HEADER:
+    if len(body) < 8 or length > max_bytes:
         raise CodecError("the body does not begin with a safetensors header", {"reason": "header"})
     if 8 + length > len(body):
         raise CodecError("the safetensors header is cut off", {"reason": "truncated"})
     try:
         header = orjson.loads(body[8 : 8 + length])
     except orjson.JSONDecodeError:
+        # Not chained: the parser's error holds the text, and contexts may be in it.
         raise CodecError("the safetensors header is not JSON", {"reason": "header"}) from None
     if not isinstance(header, dict):
         raise CodecError("the safetensors header is not a JSON object", {"reason": "header"})

@@ -26,6 +26,7 @@ import orjson
 
 from neural_condense_core.errors import CodecError
 from neural_condense_core.wire.arrays import check_size, to_bfloat16, widen_bfloat16
+from neural_condense_core.wire.safetensors_bytes import read_header
 
 Array = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
@@ -108,7 +109,7 @@ def read_bundle(body: bytes, limits: BundleLimits) -> tuple[dict[str, Array], di
         raise CodecError(
             f"the body is larger than {limit} bytes", {"reason": "too_large", "limit": limit}
         )
-    header, start = _header(body, limits.max_header_bytes)
+    header, start = read_header(body, limits.max_header_bytes)
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CodecError("the safetensors metadata is not a map of strings", {"reason": "header"})
@@ -165,22 +166,6 @@ class _Entry:
         if self.dtype == "BF16":
             return widen_bfloat16(shaped).astype(np.float32, copy=False)
         return shaped.astype(np.float16) if self.dtype == "F16" else shaped.astype(np.float32)
-
-
-def _header(body: bytes, max_bytes: int) -> tuple[dict[str, Any], int]:
-    length = int.from_bytes(body[:8], "little")
-    if len(body) < 8 or length > max_bytes:
-        raise CodecError("the body does not begin with a safetensors header", {"reason": "header"})
-    if 8 + length > len(body):
-        raise CodecError("the safetensors header is cut off", {"reason": "truncated"})
-    try:
-        header = orjson.loads(body[8 : 8 + length])
-    except orjson.JSONDecodeError:
-        # Not chained: the parser's error holds the text, and contexts are in it.
-        raise CodecError("the safetensors header is not JSON", {"reason": "header"}) from None
-    if not isinstance(header, dict):
-        raise CodecError("the safetensors header is not a JSON object", {"reason": "header"})
-    return header, 8 + length
 
 
 def _cast(tensor: Array, name: str) -> npt.NDArray[Any]:

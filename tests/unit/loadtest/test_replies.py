@@ -13,7 +13,8 @@ from neural_condense_core.client.exchange import Question
 from neural_condense_core.constants import TIERS
 from neural_condense_core.loadtest import replies
 from neural_condense_core.loadtest.connections import Reply
-from neural_condense_core.loadtest.replies import Checked, Checker, check, limits_of, most_tokens
+from neural_condense_core.loadtest.replies import Checked, Checker, check, most_tokens
+from neural_condense_core.wire.arrays import limits_of
 
 TIER = TIERS["inference_0"]
 JSON, NPY, SAFETENSORS = "application/json", "application/x-npy", "application/vnd.safetensors"
