@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,4 +119,6 @@ def test_arbitrary_json_is_refused_or_sound(value: object, key: str) -> None:
         if refusal is not None:
             assert refusal.detail["reason"] in REASONS
         else:
-            assert found.embeds.shape == (2, 3)
+            # What replaces the matrix may be a sound one itself.
+            matrix = body["compressed_tokens"] if isinstance(body, dict) else body
+            assert found.embeds.shape == np.shape(matrix)
