@@ -73,7 +73,7 @@ class _Answer:
     replies : the reader's
     shape : writes it
     arrived_s, deadline_s : on the event loop's clock
-    n_prompt, n_completion : rows read and tokens made so far
+    n_prompt, n_cached, n_completion : rows read, those read before, and tokens made so far
     finish : why it ended
     """
 
@@ -82,6 +82,7 @@ class _Answer:
     arrived_s: float
     deadline_s: float
     n_prompt: int = 0
+    n_cached: int = 0
     n_completion: int = 0
     finish: str = "stop"
     ready: list[Piece] = field(default_factory=list)
@@ -105,6 +106,7 @@ class _Answer:
             async for said in self.replies:
                 if isinstance(said, Begun):
                     self.n_prompt = said.n_prompt_tokens
+                    self.n_cached = said.n_cached_tokens
                     continue
                 self.n_completion += said.n_tokens
                 self.finish = said.finish or self.finish
@@ -112,7 +114,8 @@ class _Answer:
         return None
 
     def usage(self) -> Usage:
-        return Usage(self.n_prompt, self.n_completion, self.shape.report.tokens_saved)
+        saved = self.shape.report.tokens_saved
+        return Usage(self.n_prompt, self.n_completion, saved, self.n_cached)
 
 
 class _Stream(StreamingResponse):
@@ -195,7 +198,7 @@ class Answering:
                 _dialogue(asked), asked.condense, asked.longest, owner
             )
         shape = Shape(isinstance(asked, ChatRequest), settings.name, prepared.report)
-        replies = self._parts.reading.read(self._read(prepared, sampling))
+        replies = self._parts.reading.read(self._read(prepared, sampling, owner))
         answer = _Answer(replies, shape, arrived_s, deadline_s)
         try:
             await answer.begin()
@@ -205,9 +208,9 @@ class Answering:
         self._parts.metrics.first_token(asyncio.get_running_loop().time() - arrived_s)
         return answer
 
-    def _read(self, prepared: Prepared, sampling: Sampling) -> Read:
+    def _read(self, prepared: Prepared, sampling: Sampling, owner: str) -> Read:
         default = self._parts.settings.max_new_tokens
-        return Read(prepared.lines, prepared.max_new_tokens, default, sampling)
+        return Read(prepared.lines, prepared.max_new_tokens, default, sampling, owner)
 
     async def _whole(self, answer: _Answer) -> Response:
         try:

@@ -78,6 +78,14 @@ def gateway(
     max_waiting: Annotated[
         int, typer.Option("--max_waiting", help="Requests that may wait; above it 429.")
     ] = GatewaySettings.max_waiting,
+    prefix_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--prefix_rows",
+            help="Rows of prompts' beginnings to keep read (hf, llama-cpp); default: a window's; "
+            "0 = none.",
+        ),
+    ] = GatewaySettings.prefix_rows,
     keys: Annotated[
         Path | None, typer.Option("--keys", help="File of API keys; see condense keys --file.")
     ] = GatewaySettings.keys,
@@ -130,6 +138,7 @@ def gateway(
         max_new_tokens=max_new_tokens,
         max_context_tokens=max_context_tokens,
         max_waiting=max_waiting,
+        prefix_rows=prefix_rows,
         keys=keys,
         requests_per_minute=requests_per_minute,
         store_mb=store_mb,

@@ -68,6 +68,7 @@ class Metrics:
     def answered(self, usage: Usage, report: Report) -> None:
         """Count what an answer took."""
         self._tokens.labels("prompt").inc(usage.n_prompt)
+        self._tokens.labels("cached").inc(usage.n_cached)
         self._tokens.labels("completion").inc(usage.n_completion)
         self._tokens.labels("saved").inc(max(0, usage.n_saved))
         for part in report.parts:

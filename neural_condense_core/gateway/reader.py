@@ -28,6 +28,7 @@ from neural_condense_core import errors
 from neural_condense_core.errors import ContextWindowError, NeuralCondenseError, type_and_frames
 from neural_condense_core.gateway.estimating import sample_gain
 from neural_condense_core.gateway.playground_trace import trace
+from neural_condense_core.gateway.prefixes import Prefixes
 from neural_condense_core.gateway.reader_messages import (
     Asked,
     Begun,
@@ -66,13 +67,19 @@ class Reader:
     target : the model
     max_parallel : prompts that are read at the same time
     say : sends a reply; called in any thread
+    prefix_rows : of beginnings of prompts that are kept, where prompts are read one by one
     """
 
     def __init__(
-        self, target: TargetLLM, max_parallel: int, say: Callable[[int, Said], None]
+        self,
+        target: TargetLLM,
+        max_parallel: int,
+        say: Callable[[int, Said], None],
+        prefix_rows: int = 0,
     ) -> None:
         self._target = target
         self._say = say
+        self._prefixes = Prefixes(target, prefix_rows if max_parallel == 1 else 0)
         self._reads = ThreadPoolExecutor(max_parallel, thread_name_prefix="read")
         self._counts = ThreadPoolExecutor(1, thread_name_prefix="count")
         self._cancelled: dict[int, threading.Event] = {}
@@ -140,8 +147,9 @@ class Reader:
                 f"model's window is {self._target.max_positions}",
                 {"n_tokens": n_rows, "window": self._target.max_positions, "param": "messages"},
             )
-        self._say(number, Begun(n_rows))
-        pieces = self._target.stream(prompt, wanted, sampling=asked.sampling)
+        prefix, rest, n_cached = self._prefixes.split(prompt, asked.owner)
+        self._say(number, Begun(n_rows, n_cached))
+        pieces = self._target.stream(rest, wanted, sampling=asked.sampling, prefix=prefix)
         for piece in pieces:
             self._say(number, piece)
             if cancelled.is_set():
@@ -228,7 +236,8 @@ def _open(spec: ReaderSpec, say: Callable[[int, Said], None], readers: list[Read
     except Exception as error:  # noqa: BLE001 - whatever an engine raises is reported
         say(OWN, Broken(_load_error(error)))
         return
-    readers.append(Reader(target, spec.max_parallel, say))
+    rows = target.max_positions if spec.prefix_rows is None else spec.prefix_rows
+    readers.append(Reader(target, spec.max_parallel, say, rows))
     say(OWN, opened)
 
 

@@ -24,6 +24,7 @@ class ReaderSpec:
     threads : CPU threads
     max_parallel : prompts that are read at the same time
     timeout_s : for one whole answer of an engine's server
+    prefix_rows : of beginnings of prompts that are kept; 0 = none, None = as many as a prompt has
     """
 
     engine: str
@@ -33,6 +34,7 @@ class ReaderSpec:
     threads: int = 1
     max_parallel: int = 1
     timeout_s: float = 300.0
+    prefix_rows: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -176,12 +178,14 @@ class Read:
     max_new_tokens : longest answer; None = ``default_new_tokens`` or what the window leaves
     default_new_tokens : where none is asked for
     sampling : how tokens are drawn
+    owner : who asks; nobody else profits from what is kept of it
     """
 
     lines: tuple[Lines, ...] = field(repr=False)
     max_new_tokens: int | None
     default_new_tokens: int
     sampling: Sampling
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,9 +195,11 @@ class Begun:
     Parameters
     ----------
     n_prompt_tokens : rows of the prompt; 0 of what has none
+    n_cached_tokens : how many of them were read before
     """
 
     n_prompt_tokens: int = 0
+    n_cached_tokens: int = 0
 
 
 @dataclass(frozen=True)

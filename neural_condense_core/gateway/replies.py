@@ -52,11 +52,13 @@ class Usage:
     n_prompt : rows that the model read
     n_completion : tokens that it made
     n_saved : tokens of text less the condensed tokens that stood for them
+    n_cached : rows of the prompt that were read before
     """
 
     n_prompt: int
     n_completion: int
     n_saved: int
+    n_cached: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return OpenAI's usage object; ``condense_tokens_saved`` is ours."""
@@ -64,7 +66,7 @@ class Usage:
             "prompt_tokens": self.n_prompt,
             "completion_tokens": self.n_completion,
             "total_tokens": self.n_prompt + self.n_completion,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": self.n_cached, "audio_tokens": 0},
             "condense_tokens_saved": self.n_saved,
         }
 

@@ -44,10 +44,10 @@ class CondenseReport(_Reply):
 
 
 class PromptDetails(_Reply):
-    """OpenAI's details of a prompt; always 0 here."""
+    """OpenAI's details of a prompt."""
 
-    cached_tokens: int
-    audio_tokens: int
+    cached_tokens: int = Field(description="rows that the model had read for an earlier request")
+    audio_tokens: int = Field(description="always 0 here")
 
 
 class UsageBody(_Reply):

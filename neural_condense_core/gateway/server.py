@@ -152,6 +152,7 @@ def assemble(
         threads=threads,
         max_parallel=parallel(settings.engine),
         timeout_s=settings.timeout_s,
+        prefix_rows=settings.prefix_rows,
     )
     # A prompt that fills the window may be read for minutes without a word: slow is not hung.
     silence_s = max(SILENCE_S, HANG_FACTOR * settings.timeout_s)

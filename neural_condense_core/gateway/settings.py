@@ -29,6 +29,7 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({
     "max_new_tokens": (1, 1_000_000),
     "max_context_tokens": (16, 1_000_000),
     "max_waiting": (0, 10_000),
+    "prefix_rows": (0, 10_000_000),
     "requests_per_minute": (1, 1_000_000),
     "store_mb": (1, 1_000_000),
     "store_dir_mb": (1, 1_000_000),
@@ -64,6 +65,8 @@ class GatewaySettings:
     max_new_tokens : longest answer, and its length where a request names none
     max_context_tokens : longest text that is condensed in one piece, tokens
     max_waiting : requests that may wait for the model
+    prefix_rows : of beginnings of prompts, up to their last condensed part, whose keys and values
+        ``hf`` and ``llama-cpp`` keep; None = as many as a window has, 0 = none
     keys : file of API keys; None = asked for off loopback alone, in the user's own file
     requests_per_minute : of one user
     store_mb : memory for condensed contexts
@@ -96,6 +99,7 @@ class GatewaySettings:
     max_new_tokens: int = 1_024
     max_context_tokens: int = 4_096
     max_waiting: int = 32
+    prefix_rows: int | None = None
     keys: Path | None = None
     requests_per_minute: int = 120
     store_mb: int = 512

@@ -47,6 +47,17 @@ def test_answers_are_the_models_own_from_text_and_from_condensed_tokens(tiny_lla
         assert brief.usage.prompt_tokens == sum(map(len, prompt))
         assert brief.choices[0].message.content.strip() == target.generate([prompt], 12)[0]
         assert 0 <= part["recovery"] <= 1
+        assert brief.usage.prompt_tokens_details.cached_tokens == 0
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+            again = client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": [
+                    {"type": "condensed_context", "id": part["id"]},
+                    {"type": "text", "text": "why?"}]}],
+                temperature=0, max_tokens=12,
+            )  # fmt: skip
+        # All that stands up to the condensed part was read for the question before.
+        assert again.usage.prompt_tokens_details.cached_tokens == sum(map(len, prompt[:-1])) > 64
+        assert again.choices[0].message.content == brief.choices[0].message.content
     finally:
         server.process.terminate()
         assert server.process.wait(60) == 0

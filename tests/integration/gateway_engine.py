@@ -18,6 +18,16 @@ HIDDEN = 64
 WINDOW = 4_000
 
 
+class ToyPrefix(tuple):
+    """A prompt that is read already."""
+
+    __slots__ = ()
+
+    @property
+    def n_tokens(self):
+        return sum(map(len, self))
+
+
 class ToyTarget:
     """One token a byte; a condensed token reads as ``#``."""
 
@@ -38,7 +48,7 @@ class ToyTarget:
     def prefill(self, prompt):
         if "BLIND" in self.said(prompt):
             raise UnsupportedError("this engine cannot")
-        return prompt
+        return ToyPrefix(prompt)
 
     def loglikelihood(self, prompts, targets, *, prefix=None):
         has_tokens = "#" in self.said(prefix or ())
@@ -52,7 +62,7 @@ class ToyTarget:
         return ["".join(piece.text for piece in self.stream(each, 100)) for each in prompts]
 
     def stream(self, prompt, max_new_tokens, *, sampling=GREEDY, prefix=None):
-        said = self.said(prompt)
+        said = self.said((*(prefix or ()), *prompt))
         if "RAISE" in said:
             raise ValueError(f"cannot read {said!r}")
         if "CRASH" in said:
