@@ -40,7 +40,7 @@ from neural_condense_core.llm.base import Prefix, Prompt, Segment, TargetLLM, To
 from neural_condense_core.llm.engines import open_engine
 from neural_condense_core.llm.gguf_files import embedded_gguf, widened_gguf
 from neural_condense_core.llm.hf import load_target
-from neural_condense_core.llm.prompt import ANSWER_INSTRUCTION, answer_prompt
+from neural_condense_core.llm.prompt import ANSWER_INSTRUCTION, Turn, answer_prompt, conversation
 
 QUESTIONS = (
     "What is the text about?",
@@ -167,11 +167,12 @@ def agree(condenser: Condenser, ratio: float) -> list[Agreement]:
         clients = [stack.enter_context(GatewayClient(url, timeout_s=600)) for url in urls]
         contexts = [client.condense(text, ratio=ratio).id for client in clients]
         rows = as_segment(clients[0].tokens(contexts[0]))
-        full = TokenIds(tuple(hf.tokenize(text)))
         found = []
         for question in QUESTIONS:
-            for name, segment in (("full", full), ("condensed", rows)):
-                prompt = answer_prompt(hf, segment, question)
+            for name, context in (("full", text), ("condensed", rows)):
+                # As a gateway does: text that stands together is tokenised together.
+                after = f"\n\n{ANSWER_INSTRUCTION} {question}"
+                prompt = conversation(hf, [Turn("user", ("Text:\n", context, after))])
                 said = [t.generate([prompt], MAX_NEW_TOKENS)[0].strip() for t in (hf, llama)]
                 for url, stored in zip(urls, contexts, strict=True):
                     said.append(through_gateway(url, text if name == "full" else stored, question))
