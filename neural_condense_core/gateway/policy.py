@@ -7,7 +7,8 @@ Design decisions
 
 * A prompt is a row of parts, oldest first. The last part of all is the question and stays text.
 * ``always`` condenses every part of ``threshold`` tokens or more; ``auto`` none, as long as the
-  prompt keeps within its budget, then the oldest first, and only as many as it takes.
+  prompt keeps within its budget, then the oldest first, and only as many as it takes to come down
+  to its aim: a little below the budget, so that the next turn does not condense other parts.
 * The newest tokens stay text under ``auto``: recent turns are read closely, old ones for a fact.
 * Where every part is condensed and the prompt is still too long, ratios rise, the oldest first, one
   step of what the condenser offers at a time.
@@ -39,6 +40,8 @@ class Rules:
     threshold : parts below it stay text, tokens
     keep_tokens : so many of the newest tokens stay text
     budget : most rows of the prompt
+    aim : once a prompt is above its budget, how many rows the first ratio alone brings it down to;
+        None = the budget
     """
 
     mode: str
@@ -46,6 +49,7 @@ class Rules:
     threshold: int
     keep_tokens: int
     budget: int
+    aim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +148,14 @@ def plan(
     """
     draft = _Draft(sizes, rules, dict(known or {}))
     parts = [index for index in eligible(sizes, rules) if index not in barred]
+    if rules.mode == "auto" and draft.fits():
+        return draft.plan()
     if rules.mode != "never":
         for step in steps:
+            is_first = step == steps[0]
             for index in parts:
-                is_wanted = rules.mode == "always" and step == steps[0]
-                if not is_wanted and draft.fits():
+                is_wanted = rules.mode == "always" and is_first
+                if not is_wanted and draft.fits(rules.aim if is_first else None):
                     return draft.plan()
                 draft.take(index, step)
     if not draft.fits():
@@ -167,8 +174,8 @@ class _Draft:
         self._ratios: dict[int, float] = {}
         self._total = sizes.rest + sum(sizes.parts)
 
-    def fits(self) -> bool:
-        return self._total <= self._budget
+    def fits(self, limit: int | None = None) -> bool:
+        return self._total <= (self._budget if limit is None else limit)
 
     def total(self) -> int:
         return self._total

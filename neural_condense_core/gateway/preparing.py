@@ -36,6 +36,9 @@ from neural_condense_core.tokens import CondensedTokens
 
 DEFAULT_ANSWER_SHARE = 0.25
 """Share of the window that an answer whose length nobody names leaves room for, at most."""
+AIM_SHARE = 0.75
+"""Share of the room that a prompt which did not fit is condensed to, as far as the gentlest ratio
+goes: near the end of its window a small model hardly finds what it was told (docs/gateway.md)."""
 GENTLEST = 2.0
 """Ratios below it are not worth the work."""
 MAX_TRIES = 12
@@ -176,7 +179,7 @@ class Preparer:
                 {"window": window, "param": "max_tokens"},
             )
         mode = options.mode or settings.mode
-        budget = options.budget or settings.budget or room
+        wanted = options.budget or settings.budget
         return Rules(
             mode=mode,
             ratio=options.ratio or settings.ratio or self._first_ratio(mode),
@@ -184,7 +187,8 @@ class Preparer:
             keep_tokens=(
                 settings.keep_tokens if options.keep_tokens is None else options.keep_tokens
             ),
-            budget=room if mode == "never" else min(room, budget),
+            budget=room if mode == "never" else min(room, wanted or room),
+            aim=None if wanted else int(AIM_SHARE * room),
         )
 
     def _first_ratio(self, mode: str) -> float:

@@ -59,7 +59,8 @@ class GatewaySettings:
     max_ratio : never above it, however long a conversation is
     threshold : parts below it stay text, tokens
     keep_tokens : so many of the newest tokens stay text under ``auto``
-    budget : most rows of a prompt that ``auto`` aims at; None = what the window leaves
+    budget : most rows of a prompt under ``auto``; None = what the window leaves, and a prompt above
+        it comes down further
     floor : contexts whose estimated content recovery is below it are sent as text; 0 = none is
     timeout_s : from a request's arrival to the end of its answer
     max_new_tokens : longest answer, and its length where a request names none

@@ -25,6 +25,14 @@ def test_auto_condenses_the_oldest_first_and_only_as_many_as_it_takes():
     assert plan(sizes, rules(budget=700), STEPS).ratios == {0: 4.0, 1: 4.0}
 
 
+def test_what_is_above_its_budget_comes_down_to_its_aim_by_the_first_ratio_alone():
+    sizes = Sizes((400, 400, 400, 10), 20)
+    assert plan(sizes, rules(budget=1230, aim=300), STEPS).ratios == {}
+    assert plan(sizes, rules(budget=1229, aim=700), STEPS).ratios == {0: 4.0, 1: 4.0}
+    assert plan(sizes, rules(budget=400, aim=200), STEPS).ratios == dict.fromkeys(range(3), 4.0)
+    assert plan(sizes, rules(budget=300, aim=200), STEPS).ratios == {0: 8.0, 1: 4.0, 2: 4.0}
+
+
 def test_ratios_rise_oldest_first_where_all_are_condensed():
     sizes = Sizes((400, 400, 10), 20)
     assert plan(sizes, rules(budget=190), STEPS).ratios == {0: 8.0, 1: 4.0}
