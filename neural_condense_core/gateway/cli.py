@@ -82,8 +82,8 @@ def gateway(
         int | None,
         typer.Option(
             "--prefix_rows",
-            help="Rows of prompts' beginnings to keep read (hf, llama-cpp); default: a window's; "
-            "0 = none.",
+            help="Rows of prompts' beginnings to keep read (hf, llama-cpp); default: a window's, "
+            "at most 8192; 0 = none.",
         ),
     ] = GatewaySettings.prefix_rows,
     keys: Annotated[

@@ -55,6 +55,9 @@ log = logging.getLogger(__name__)
 
 Work = Measure | Estimate | Trace | Read
 
+DEFAULT_PREFIX_ROWS = 8_192
+"""A gigabyte for an 8B model, and the whole window of a small one."""
+
 OWN = 0
 """Number of what the process says of itself."""
 
@@ -236,7 +239,9 @@ def _open(spec: ReaderSpec, say: Callable[[int, Said], None], readers: list[Read
     except Exception as error:  # noqa: BLE001 - whatever an engine raises is reported
         say(OWN, Broken(_load_error(error)))
         return
-    rows = target.max_positions if spec.prefix_rows is None else spec.prefix_rows
+    rows = spec.prefix_rows
+    if rows is None:
+        rows = min(target.max_positions, DEFAULT_PREFIX_ROWS)
     readers.append(Reader(target, spec.max_parallel, say, rows))
     say(OWN, opened)
 

@@ -24,7 +24,7 @@ class ReaderSpec:
     threads : CPU threads
     max_parallel : prompts that are read at the same time
     timeout_s : for one whole answer of an engine's server
-    prefix_rows : of beginnings of prompts that are kept; 0 = none, None = as many as a prompt has
+    prefix_rows : of beginnings of prompts that are kept; 0 = none, None = a window of them, bounded
     """
 
     engine: str

@@ -67,7 +67,7 @@ class GatewaySettings:
     max_context_tokens : longest text that is condensed in one piece, tokens
     max_waiting : requests that may wait for the model
     prefix_rows : of beginnings of prompts, up to their last condensed part, whose keys and values
-        ``hf`` and ``llama-cpp`` keep; None = as many as a window has, 0 = none
+        ``hf`` and ``llama-cpp`` keep; None = as many as a window has, 8,192 at most; 0 = none
     keys : file of API keys; None = asked for off loopback alone, in the user's own file
     requests_per_minute : of one user
     store_mb : memory for condensed contexts
