@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +52,9 @@ def _isolate(home: Path) -> None:
 
 
 _isolate(Path(_SANDBOX.name))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started by a shell in the background: what tests send themselves would be lost.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ForbiddenNetworkError(RuntimeError):
