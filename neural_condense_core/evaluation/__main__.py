@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from neural_condense_core.console import check_writable, write_bytes, write_json
 from neural_condense_core.errors import NeuralCondenseError
-from neural_condense_core.evaluation.evaluator import POSITIONS
+from neural_condense_core.evaluation.evaluator import POSITIONS, TRAINING_FREE
 from neural_condense_core.evaluation.options import (
     DTYPES,
     MAX_LENGTH,
@@ -54,7 +54,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--condensers", required=True)
     for name in ("prose", "qa", "markdown"):
         parser.add_argument(f"--{name}", type=Path)
-    for name in ("target", "tasks", "seeds", "lengths", "perturb", "json"):
+    for name in ("target", "baselines", "tasks", "seeds", "lengths", "perturb", "json"):
         parser.add_argument(f"--{name}")
     for name, default in DEFAULTS.items():
         parser.add_argument(f"--{name}", default=default)
@@ -65,6 +65,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def checked(given: argparse.Namespace) -> Options:
     """Return the options of a command line; a ConfigError where one is wrong."""
     tasks = None if given.tasks is None else chosen("--tasks", given.tasks, TASKS)
+    baselines = given.baselines
     seeds = () if given.seeds is None else seeds_of(given.seeds)
     lengths = given.lengths
     return Options(
@@ -73,6 +74,7 @@ def checked(given: argparse.Namespace) -> Options:
         prose=given.prose,
         qa=given.qa,
         target=given.target,
+        baselines=None if baselines is None else chosen("--baselines", baselines, TRAINING_FREE),
         tasks=cast("tuple[TaskName, ...] | None", tasks),
         limit=_count("--limit", given.limit, 2),
         seed=seeds[0] if seeds else _count("--seed", given.seed, 0),

@@ -53,6 +53,10 @@ def evaluate(
     target: Annotated[
         str | None, typer.Option(help="Target model; default: the first condenser's own.")
     ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help="Training-free methods to compare with, with commas; default: all."),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -110,7 +114,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure condensers beside every training-free baseline at equal length."""
-    from neural_condense_core.evaluation.evaluator import POSITIONS
+    from neural_condense_core.evaluation.evaluator import POSITIONS, TRAINING_FREE
     from neural_condense_core.evaluation.perturbation import PERTURBATIONS
     from neural_condense_core.evaluation.tasks import TASKS
 
@@ -125,6 +129,7 @@ def evaluate(
         prose=prose,
         qa=qa,
         target=target,
+        baselines=None if baselines is None else chosen("--baselines", baselines, TRAINING_FREE),
         tasks=cast("tuple[TaskName, ...] | None", given),
         limit=limit,
         seed=all_seeds[0] if all_seeds else seed,

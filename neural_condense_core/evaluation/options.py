@@ -34,6 +34,7 @@ class Options:
     prose: Path | None = None
     qa: Path | None = None
     target: str | None = None
+    baselines: tuple[str, ...] | None = None
     tasks: tuple[TaskName, ...] | None = None
     limit: int = 64
     seed: int = 0

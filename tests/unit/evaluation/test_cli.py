@@ -84,6 +84,23 @@ def test_every_baseline_stands_beside_at_each_ratio_and_task(outcome: tuple[Any,
     assert {name for _, name in ends} == {"none", "full"}
 
 
+def test_baselines_that_were_left_out_are_told(tiny_llama: str) -> None:
+    line = ("--condensers", "stride", "--target", tiny_llama, "--limit", 2, "--greedy_limit", 0,
+            "--json", "-")  # fmt: skip
+    found = invoke(*line, "--baselines", "spans, head-tail")
+    assert found.exit_code == 0, (found.output, found.exception)
+    report = json.loads(found.stdout)
+    names = {row["condenser"] for row in report["rows"]}
+    assert names == {"none", "full", "stride", "spans", "head-tail"}
+    assert "--baselines spans,head-tail" in report["command"]
+    (note,) = report["notes"]
+    assert "not compared with truncate-head, truncate-tail, " in note
+    assert " spans" not in note
+    wrong = invoke(*line, "--baselines", "span")
+    assert isinstance(wrong.exception, NeuralCondenseError)
+    assert "Did you mean 'spans'" in str(wrong.exception)
+
+
 def test_rows_agree_with_themselves(outcome: tuple[Any, Path]) -> None:
     for row in json.loads(outcome[0].stdout)["rows"]:
         assert row["n"] + row["dropped"] <= 4
