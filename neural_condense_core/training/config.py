@@ -31,6 +31,7 @@ SHARES = (
     "position_share",
     "generated_share",
     "final_lr",
+    "residual_scale",
 )
 NOT_NEGATIVE = (
     "imitation_steps",
@@ -125,6 +126,8 @@ class Recipe:
     final_lr : share of the peak that the cosine schedule ends at
     weight_decay : of AdamW
     clip : longest gradient of the adapters, and of everything else
+    residual_scale : factor on the residual in the checkpoint that is written, ``pooled`` alone;
+        between nothing and all that was learned may lie better than either (arXiv:2109.01903)
     statistics_stretches : how many stretches of prose to count tokens in before the first step
     salience_contexts : how many contexts to fit the choice of kept tokens on before the first step,
         ``pooled`` alone; 0 = do not, and rare tokens are kept
@@ -169,6 +172,7 @@ class Recipe:
     final_lr: float = 0.1
     weight_decay: float = 0.01
     clip: float = 1.0
+    residual_scale: float = 1.0
     statistics_stretches: int = 2000
     salience_contexts: int = 0
     salience_epochs: int = 3
@@ -190,6 +194,8 @@ class Recipe:
                 )
         if self.steps < 1 or self.batch < 1 or self.clip <= 0:
             raise ConfigError("steps and batch must be at least 1, clip more than 0")
+        if self.residual_scale != 1 and self.method != "pooled":
+            raise ConfigError(f"{self.method} has no residual: leave residual_scale at 1")
         self._check_ranges()
         for what in ("context_lengths", "ratios", "objectives", "generated"):
             _check_weights(what, getattr(self, what))

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -284,16 +285,17 @@ class Trainer:
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write the condenser as a checkpoint that users can name by its folder."""
-        self.condenser.save(
-            folder,
-            self.recipe.name,
-            [ratio for ratio, weight in sorted(self.recipe.ratios.items()) if weight > 0],
-            licence=self.recipe.licence,
-            measured={
-                "trained_steps": self.step,
-                "trained_context_tokens": self.context_tokens,
-            },
-        )
+        with _scaled(self.condenser, self.recipe.residual_scale):
+            self.condenser.save(
+                folder,
+                self.recipe.name,
+                [ratio for ratio, weight in sorted(self.recipe.ratios.items()) if weight > 0],
+                licence=self.recipe.licence,
+                measured={
+                    "trained_steps": self.step,
+                    "trained_context_tokens": self.context_tokens,
+                },
+            )
 
 
 def moved(recipe: Recipe, init: Path | None) -> Recipe:
@@ -354,6 +356,23 @@ def _require_gradient(condenser: TrainableCondenser, ratio: int, n_context: int)
             f"at ratio {ratio} {condenser.name} has nothing to learn: leave {ratio} out of "
             "ratios and curriculum"
         )
+
+
+@contextmanager
+def _scaled(condenser: TrainableCondenser, factor: float) -> Iterator[None]:
+    """Scale a pooled condenser's residual, and put it back bit for bit: training may go on."""
+    if factor == 1 or not isinstance(condenser, PooledCondenser):
+        yield
+        return
+    last = condenser.module.down
+    exact = [(parameter, parameter.detach().clone()) for parameter in last.parameters()]
+    try:
+        for parameter, value in exact:
+            parameter.data.copy_(value * factor)
+        yield
+    finally:
+        for parameter, value in exact:
+            parameter.data.copy_(value)
 
 
 def compile_layers(

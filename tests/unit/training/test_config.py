@@ -62,6 +62,8 @@ def test_settings_arrive(tmp_path: Path) -> None:
         ("gap_share = 1.5", "gap_share is a share"),
         ("curriculum = [0]", "from 1 on"),
         ("generated.clozes = 1", "Did you mean 'cloze'"),
+        ("residual_scale = 1.5", "residual_scale is a share"),
+        ('name = "x"\nmethod = "icae"\nresidual_scale = 0.5', "icae has no residual"),
         ("[objectives]\nanswers = 1", "Did you mean 'answer'"),
         ("[objectives]\nanswer = 0", "vanish"),
         ("[ratios]\nfour = 1", "four"),

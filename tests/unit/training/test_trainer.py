@@ -105,6 +105,23 @@ def test_training_lowers_the_loss(tiny_recipe: Recipe, prose_file: Path, tmp_pat
     assert last < first - 0.1
 
 
+def test_a_scaled_residual_is_written_and_training_could_go_on(
+    tiny_recipe: Recipe, prose_file: Path, tmp_path: Path
+) -> None:
+    recipe = replace(tiny_recipe, residual_scale=0.5, objectives={"reconstruction": 1.0})
+    trainer = trainer_of(recipe, DataFiles(prose_file), tmp_path)
+    run(trainer)
+    before = {name: tensor.clone() for name, tensor in trainer.condenser.trained_state().items()}
+    trainer.save_checkpoint(tmp_path / "made")
+    with safe_open(tmp_path / "made" / "condenser.safetensors", "pt") as written:
+        for name, tensor in before.items():
+            assert torch.equal(trainer.condenser.trained_state()[name], tensor), name
+            share = 0.5 if name in {"down.weight", "down.bias"} else 1.0
+            found = written.get_tensor(name)
+            assert torch.equal(found, (tensor * share).to(found.dtype)), name
+    assert before["down.weight"].abs().max() > 0
+
+
 def test_no_minutes_means_no_step_and_a_state(
     recipe: Recipe, files: DataFiles, tmp_path: Path
 ) -> None:
