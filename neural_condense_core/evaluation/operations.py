@@ -7,7 +7,8 @@ Design decisions
 * Two operations for each multiplication with addition, of all matrix products; attention as the
   full square, forward and backward, on every device.
 * Attention has formulas of its own here: several releases of torch refuse to count a query with
-  more heads than its keys have, and none counts the fused kernel of CPUs.
+  more heads than its keys have, and none counts the fused kernel of CPUs. So has the product of
+  8-bit numbers that packed encoders run on: a multiplication is one, of whatever width.
 * Counting never ends the work. A product that cannot be counted leaves the count unknown, since the
   work may be a step that is half done and must not be done twice.
 """
@@ -15,6 +16,7 @@ Design decisions
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -65,11 +67,19 @@ _ATTENTION: dict[Any, Any] = {
 }
 
 
+def _int8_product(rows: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    return 2 * math.prod(rows) * out_shape[-1]
+
+
+_INT8 = getattr(torch.ops.onednn, "qlinear_pointwise", None)  # not in every build of torch
+_FORMULAS = _ATTENTION if _INT8 is None else {**_ATTENTION, _INT8: _int8_product}
+
+
 class _Counter(FlopCounterMode):
     """Counts, and says whether it could count everything."""
 
     def __init__(self) -> None:
-        super().__init__(display=False, custom_mapping=_ATTENTION)
+        super().__init__(display=False, custom_mapping=_FORMULAS)
         self.is_complete = True
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from neural_condense_core.condensers.int8 import Int8Linear, is_fast, quantize_rows
 from neural_condense_core.evaluation import operations
 from neural_condense_core.evaluation.operations import count_operations
 
@@ -29,6 +30,14 @@ def test_kernels_of_gpus_count_by_the_heads_of_the_query(kernel: str) -> None:
     backward = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_backward")
     assert operations._ATTENTION[forward](query, key, key, None) == 2 * PRODUCT
     assert operations._ATTENTION[backward](query, query, key, key, None) == 5 * PRODUCT
+
+
+@pytest.mark.skipif(not is_fast(), reason="this processor has no fast products of 8-bit numbers")
+def test_a_product_of_8_bit_numbers_counts_as_any_other() -> None:
+    layer, rows = Int8Linear(torch.randn(12, 64)), quantize_rows(torch.randn(5, 64))
+    product, operations_of_it = count_operations(lambda: layer(rows))
+    assert product.shape == (5, 12)
+    assert operations_of_it == 2 * 5 * 64 * 12
 
 
 def test_work_that_cannot_be_counted_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
